@@ -1,7 +1,7 @@
 """The SCSI command as it travels from multipath to an initiator, and what a device offers to carry it.
 
-:class:`ScsiCommand` is the only mutable object on the I/O path: it is filled in once by the layer that completes it, and
-completed exactly once (SAM-5 5.3). The completing layer calls ``done``; whoever submitted the command owns it again then.
+:class:`ScsiCommand` is the only mutable object on the I/O path: the layer that completes it fills it in, exactly once
+(SAM-5 5.3), and calls ``done``; whoever submitted the command owns it again then.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The three seams between srpha's decisions and a world: management datagrams, SRP initiator, path manager.
 
-Everything above these protocols is the same code in the kernel world and in the embedded world. All methods are called
-on the event loop and never block it. Every ``watch`` callback is a hint without content unless it says otherwise: a hint
-may be lost, doubled or late, and the listener re-reads the state from its source.
+Everything above these protocols is the same code in the kernel world and in the embedded world. All methods are
+called on the event loop and never block it. Every ``watch`` callback is a hint without content unless it says
+otherwise: a hint may be lost, doubled or late, and the listener re-reads the state from its source.
 """
 
 from __future__ import annotations
@@ -210,8 +210,8 @@ class Initiator(Protocol):
     async def add_target(self, port: str, line: str) -> None:
         """Hand the ``add_target`` line to one port and wait until the kernel has logged in and scanned.
 
-        One at a time per port (callers on other ports are not delayed). Raises :class:`AddTargetError`. Success does not
-        mean that the connection still lives: re-read :meth:`connections`.
+        One at a time per port (callers on other ports are not delayed). Raises :class:`AddTargetError`. Success does
+        not mean that the connection still lives: re-read :meth:`connections`.
         """
         ...
 
