@@ -77,13 +77,13 @@ class ConnectionPath(Structure):
     remote_lid: int = uint(2, 16)
     local_gid: Gid = gid(4)
     remote_gid: Gid = gid(20)
-    flow_label: int = uint(36, 20)
-    packet_rate: int = uint(39, 6, bit=2)
-    traffic_class: int = uint(40, 8)
-    hop_limit: int = uint(41, 8)
-    service_level: int = uint(42, 4)
-    subnet_local: int = uint(42, 1, bit=4)
-    local_ack_timeout: int = uint(43, 5)
+    flow_label: int = uint(36, 20, default=0)
+    packet_rate: int = uint(39, 6, bit=2, default=0)
+    traffic_class: int = uint(40, 8, default=0)
+    hop_limit: int = uint(41, 8, default=0)
+    service_level: int = uint(42, 4, default=0)
+    subnet_local: int = uint(42, 1, bit=4, default=0)
+    local_ack_timeout: int = uint(43, 5, default=0)
 
 
 @structure(length=BODY_LENGTH)
@@ -93,28 +93,28 @@ class ConnectionRequest(Structure):
     local_comm_id: int = uint(0, 32)
     service_id: int = uint(8, 64)
     local_ca_guid: int = uint(16, 64)
-    local_q_key: int = uint(28, 32)
+    local_q_key: int = uint(28, 32, default=0)
     local_qpn: int = uint(32, 24)
-    responder_resources: int = uint(35, 8)
-    local_eecn: int = uint(36, 24)
-    initiator_depth: int = uint(39, 8)
-    remote_eecn: int = uint(40, 24)
-    remote_cm_response_timeout: int = uint(43, 5)
-    transport_service: int = uint(43, 2, bit=5)
-    end_to_end_flow_control: int = uint(43, 1, bit=7)
+    responder_resources: int = uint(35, 8, default=0)
+    local_eecn: int = uint(36, 24, default=0)
+    initiator_depth: int = uint(39, 8, default=0)
+    remote_eecn: int = uint(40, 24, default=0)
+    remote_cm_response_timeout: int = uint(43, 5, default=0)
+    transport_service: int = uint(43, 2, bit=5, default=0)
+    end_to_end_flow_control: int = uint(43, 1, bit=7, default=0)
     starting_psn: int = uint(44, 24)
-    local_cm_response_timeout: int = uint(47, 5)
-    retry_count: int = uint(47, 3, bit=5)
+    local_cm_response_timeout: int = uint(47, 5, default=0)
+    retry_count: int = uint(47, 3, bit=5, default=0)
     pkey: int = uint(48, 16)
     path_mtu: int = uint(50, 4)
-    rdc_exists: int = uint(50, 1, bit=4)
-    rnr_retry_count: int = uint(50, 3, bit=5)
-    max_cm_retries: int = uint(51, 4)
-    srq: int = uint(51, 1, bit=4)
-    extended_transport: int = uint(51, 3, bit=5)
+    rdc_exists: int = uint(50, 1, bit=4, default=0)
+    rnr_retry_count: int = uint(50, 3, bit=5, default=0)
+    max_cm_retries: int = uint(51, 4, default=0)
+    srq: int = uint(51, 1, bit=4, default=0)
+    extended_transport: int = uint(51, 3, bit=5, default=0)
     primary: bytes = raw(52, 44)
-    alternate: bytes = raw(96, 44)
-    private_data: bytes = raw(140, 92)
+    alternate: bytes = raw(96, 44, default=bytes(44))
+    private_data: bytes = raw(140, 92, default=bytes(92))
 
     @property
     def primary_path(self) -> ConnectionPath:
@@ -134,8 +134,8 @@ class MessageReceiptAck(Structure):
     local_comm_id: int = uint(0, 32)
     remote_comm_id: int = uint(4, 32)
     message: int = uint(8, 2)
-    service_timeout: int = uint(9, 5)
-    private_data: bytes = raw(10, 222)
+    service_timeout: int = uint(9, 5, default=0)
+    private_data: bytes = raw(10, 222, default=bytes(222))
 
 
 @structure(length=BODY_LENGTH)
@@ -145,10 +145,10 @@ class ConnectionReject(Structure):
     local_comm_id: int = uint(0, 32)
     remote_comm_id: int = uint(4, 32)
     message: int = uint(8, 2)
-    info_length: int = uint(9, 7)
+    info_length: int = uint(9, 7, default=0)
     reason: int = uint(10, 16)
-    additional_info: bytes = raw(12, 72)
-    private_data: bytes = raw(84, 148)
+    additional_info: bytes = raw(12, 72, default=bytes(72))
+    private_data: bytes = raw(84, 148, default=bytes(148))
 
 
 @structure(length=BODY_LENGTH)
@@ -157,19 +157,19 @@ class ConnectionReply(Structure):
 
     local_comm_id: int = uint(0, 32)
     remote_comm_id: int = uint(4, 32)
-    local_q_key: int = uint(8, 32)
+    local_q_key: int = uint(8, 32, default=0)
     local_qpn: int = uint(12, 24)
-    local_eecn: int = uint(16, 24)
+    local_eecn: int = uint(16, 24, default=0)
     starting_psn: int = uint(20, 24)
-    responder_resources: int = uint(24, 8)
-    initiator_depth: int = uint(25, 8)
-    target_ack_delay: int = uint(26, 5)
-    failover_accepted: int = uint(26, 2, bit=5)
-    end_to_end_flow_control: int = uint(26, 1, bit=7)
-    rnr_retry_count: int = uint(27, 3)
-    srq: int = uint(27, 1, bit=3)
+    responder_resources: int = uint(24, 8, default=0)
+    initiator_depth: int = uint(25, 8, default=0)
+    target_ack_delay: int = uint(26, 5, default=0)
+    failover_accepted: int = uint(26, 2, bit=5, default=0)
+    end_to_end_flow_control: int = uint(26, 1, bit=7, default=0)
+    rnr_retry_count: int = uint(27, 3, default=0)
+    srq: int = uint(27, 1, bit=3, default=0)
     local_ca_guid: int = uint(28, 64)
-    private_data: bytes = raw(36, 196)
+    private_data: bytes = raw(36, 196, default=bytes(196))
 
 
 @structure(length=BODY_LENGTH)
@@ -178,7 +178,7 @@ class ReadyToUse(Structure):
 
     local_comm_id: int = uint(0, 32)
     remote_comm_id: int = uint(4, 32)
-    private_data: bytes = raw(8, 224)
+    private_data: bytes = raw(8, 224, default=bytes(224))
 
 
 @structure(length=BODY_LENGTH)
@@ -188,7 +188,7 @@ class DisconnectRequest(Structure):
     local_comm_id: int = uint(0, 32)
     remote_comm_id: int = uint(4, 32)
     remote_qpn: int = uint(8, 24)
-    private_data: bytes = raw(12, 220)
+    private_data: bytes = raw(12, 220, default=bytes(220))
 
 
 @structure(length=BODY_LENGTH)
@@ -197,7 +197,7 @@ class DisconnectReply(Structure):
 
     local_comm_id: int = uint(0, 32)
     remote_comm_id: int = uint(4, 32)
-    private_data: bytes = raw(8, 224)
+    private_data: bytes = raw(8, 224, default=bytes(224))
 
 
 CmMessage: TypeAlias = (
@@ -231,7 +231,7 @@ def attribute_of(message: CmMessage) -> CmAttribute:
 
 
 def decode_message(attribute: int, data: Buffer, offset: int = 0) -> CmMessage:
-    """Decode the 232 bytes at ``offset`` as the message of ``attribute``; :class:`DecodeError` when unknown or short."""
+    """Decode the 232 bytes at ``offset`` as the message of ``attribute``; :class:`DecodeError` if unknown or short."""
     match attribute:
         case CmAttribute.REQ:
             return ConnectionRequest.decode(data, offset)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 from srpha.wire.errors import DecodeError, EncodeError
@@ -109,8 +110,8 @@ RNR_TIMER_MS: Final = (
 class LocalRouteHeader(Structure):
     """LRH (IBA 7.7). ``packet_length`` is in 4-byte words, from the LRH to the ICRC inclusive."""
 
-    virtual_lane: int = uint(0, 4)
-    link_version: int = uint(0, 4, bit=4)
+    virtual_lane: int = uint(0, 4, default=0)
+    link_version: int = uint(0, 4, bit=4, default=0)
     service_level: int = uint(1, 4)
     next_header: int = uint(1, 2, bit=6, default=LNH_LOCAL)
     dlid: int = uint(2, 16)
@@ -123,11 +124,11 @@ class GlobalRouteHeader(Structure):
     """GRH (IBA 8.3). ``payload_length`` counts the bytes after the GRH to the ICRC inclusive."""
 
     ip_version: int = uint(0, 4, default=6)
-    traffic_class: int = uint(0, 8, bit=4)
-    flow_label: int = uint(1, 20, bit=4)
+    traffic_class: int = uint(0, 8, bit=4, default=0)
+    flow_label: int = uint(1, 20, bit=4, default=0)
     payload_length: int = uint(4, 16)
     next_header: int = uint(6, 8, default=0x1B)
-    hop_limit: int = uint(7, 8)
+    hop_limit: int = uint(7, 8, default=0)
     sgid: Gid = gid(8)
     dgid: Gid = gid(24)
 
@@ -137,13 +138,13 @@ class BaseTransportHeader(Structure):
     """BTH (IBA 9.2)."""
 
     opcode: int = uint(0, 8)
-    solicited_event: int = uint(1, 1)
-    migration: int = uint(1, 1, bit=1)
-    pad_count: int = uint(1, 2, bit=2)
-    transport_version: int = uint(1, 4, bit=4)
+    solicited_event: int = uint(1, 1, default=0)
+    migration: int = uint(1, 1, bit=1, default=0)
+    pad_count: int = uint(1, 2, bit=2, default=0)
+    transport_version: int = uint(1, 4, bit=4, default=0)
     pkey: int = uint(2, 16)
     dest_qp: int = uint(5, 24)
-    ack_request: int = uint(8, 1)
+    ack_request: int = uint(8, 1, default=0)
     psn: int = uint(9, 24)
 
 
@@ -221,7 +222,7 @@ class RcPacket(NamedTuple):
     """An RC or UD packet as read by :func:`unpack`.
 
     ``extension`` is the offset of the extended header (RETH, AETH or DETH, see :data:`WITH_RETH`, :data:`WITH_AETH`)
-    in ``data``, the whole packet; ``payload`` is a view without the padding.
+    in ``data``, the whole packet; ``payload`` is without the padding.
     """
 
     opcode: int
@@ -233,8 +234,8 @@ class RcPacket(NamedTuple):
     ack_request: bool
     solicited: bool
     extension: int
-    payload: memoryview
-    data: Buffer
+    payload: bytes
+    data: bytes
 
 
 # LRH (VL|LVer|SL|LNH in one word, DLID, PktLen, SLID), BTH (opcode, flags, P_Key, QP, A|PSN), then the extension
@@ -253,6 +254,7 @@ _pack_reth: Final = _WITH_RETH.pack
 _pack_aeth: Final = _WITH_AETH.pack
 _pack_deth: Final = _WITH_DETH.pack
 _unpack_head: Final = _LRH_BTH.unpack_from
+_make_packet: Final = partial(tuple.__new__, RcPacket)  # skips the Python-level constructor of the named tuple
 
 
 def pack_send(
@@ -373,7 +375,7 @@ def peek_route(data: Buffer) -> tuple[int, int, int, int]:
     return word >> 12, slid, dlid, word & 3
 
 
-def unpack(data: Buffer) -> RcPacket:
+def unpack(data: bytes) -> RcPacket:
     """Read an RC or UD packet; :class:`DecodeError` for a bad length, version, padding or opcode."""
     total = len(data)
     if total < 20:
@@ -399,18 +401,20 @@ def unpack(data: Buffer) -> RcPacket:
     end = total - (flags >> 4 & 3)
     if start > end:
         raise DecodeError(f"packet of opcode {opcode:#04x} is too short: {total} bytes, payload would start at {start}")
-    return RcPacket(
-        opcode,
-        sequence & PSN_MASK,
-        dest_qp & PSN_MASK,
-        slid,
-        dlid,
-        pkey,
-        sequence > 0x7FFFFFFF,
-        flags > 0x7F,
-        extension,
-        memoryview(data)[start:end],
-        data,
+    return _make_packet(
+        (
+            opcode,
+            sequence & PSN_MASK,
+            dest_qp & PSN_MASK,
+            slid,
+            dlid,
+            pkey,
+            sequence > 0x7FFFFFFF,
+            flags > 0x7F,
+            extension,
+            data[start:end],
+            data,
+        )
     )
 
 
