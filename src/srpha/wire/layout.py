@@ -79,7 +79,8 @@ class Structure:
         raise NotImplementedError
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(uint, raw, gid))
+# Without field_specifiers a type checker takes every right-hand side for a default, and here every field has one.
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def structure(*, length: int) -> Callable[[type[T]], type[T]]:
     """Make a :class:`Structure` of ``length`` bytes out of a class body of field specifiers."""
 
