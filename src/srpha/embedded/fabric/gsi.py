@@ -23,7 +23,7 @@ from srpha.core.seams import (
     ReceivedMad,
     Unwatch,
 )
-from srpha.embedded.fabric.hardware import Port
+from srpha.embedded.fabric.ports import Port
 from srpha.embedded.fabric.rmpp_transfer import RmppSender, SenderKey, sender_key
 from srpha.wire import rc
 from srpha.wire.errors import DecodeError
@@ -83,7 +83,7 @@ class GeneralServices:
         keys = [(mgmt_class, None)] if methods is None else [(mgmt_class, method) for method in methods]
         for key in keys:
             if key in self._agents:
-                raise ValueError(f"{self._port}: class {mgmt_class:#04x} method {key[1]} has an agent already")
+                raise ValueError(f"{self._port.name}: class {mgmt_class:#04x} method {key[1]} has an agent already")
         for key in keys:
             self._agents[key] = handler
 
@@ -152,14 +152,14 @@ class GeneralServices:
             sender.stop()
         self._senders.clear()
         for transaction in tuple(self._waiting.values()):
-            transaction.fail(MadPortGoneError(f"{self._port}: QP1 was closed"))
+            transaction.fail(MadPortGoneError(f"{self._port.name}: QP1 was closed"))
 
     def _need_usable(self, address: MadAddress) -> None:
         port = self._port
         if self._closed or not self.usable:
-            raise MadPortGoneError(f"{port}: not active or without a LID, cannot ask LID {address.lid}")
+            raise MadPortGoneError(f"{port.name}: not active or without a LID, cannot ask LID {address.lid}")
         if not 0 <= address.pkey_index < len(port.pkeys) or port.pkeys[address.pkey_index] == 0:
-            raise MadPortGoneError(f"{port}: no P_Key at index {address.pkey_index}, cannot ask LID {address.lid}")
+            raise MadPortGoneError(f"{port.name}: no P_Key at index {address.pkey_index}, cannot ask LID {address.lid}")
 
     def _transfer_over(self, sender: RmppSender) -> None:
         if self._senders.get(sender.key) is sender:
@@ -291,7 +291,7 @@ class _Transaction:
         if self.answer.done():
             return
         if self._retries == 0:
-            self.fail(MadTimeoutError(f"{self._gsi.port}: no answer from LID {self.address.lid}"))
+            self.fail(MadTimeoutError(f"{self._gsi.port.name}: no answer from LID {self.address.lid}"))
             return
         try:
             self._gsi._need_usable(self.address)
