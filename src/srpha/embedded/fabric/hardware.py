@@ -145,6 +145,12 @@ class Fabric:
         if port.link is not None:
             self.retrain(port.link)
 
+    def bounce(self, port: Port) -> None:
+        """Take a port's link down and let it train again, as Set(PortInfo) to DOWN does."""
+        if port.enabled:
+            self.enable_port(port, enabled=False)
+            self.enable_port(port, enabled=True)
+
     def set_power(self, node: Node, powered: bool) -> None:
         """Switch a node off (its links go down, its registers are lost) or on (links train, nothing is configured).
 

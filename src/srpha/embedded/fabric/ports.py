@@ -15,7 +15,7 @@ from typing import Final
 from srpha.core.seams import Unwatch
 from srpha.embedded.fabric.topology import NodeKind, NodeSpec
 from srpha.wire.identifiers import DEFAULT_SUBNET_PREFIX, PKEY_DEFAULT_FULL, Gid, pkeys_match
-from srpha.wire.smp import PhysState, PortState
+from srpha.wire.smp import PhysState, PortState, SmInfo
 
 LFT_CAPACITY: Final = 49152
 """Entries of a switch's linear forwarding table: every unicast LID."""
@@ -149,9 +149,10 @@ class Port:
         """Packets dropped because nobody serves their queue pair."""
         self.enabled = True
         """False after the SM or an operator set the physical state to Disabled."""
-        self.sm_capable = False
-        """Whether somebody runs a subnet manager here: IsSM in the capability mask follows it."""
+        self.sm_info: SmInfo | None = None
+        """What the agent answers to Get(SMInfo); set by the subnet manager that runs here."""
         self.base_capability = 0
+        """Capability mask after power on."""
         self._transmit = transmit
         self._changed = changed
         self._handlers: dict[int, PacketHandler] = {}
