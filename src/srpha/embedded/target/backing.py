@@ -1,9 +1,9 @@
 """Where a logical unit keeps its blocks: memory of the process, or a mapped file.
 
-Every access is a copy between two pieces of memory, done at once. That holds for the file too: it is mapped, small, and
-its pages come from the page cache, so an access costs microseconds where a thread hand-over would cost tens of them, and
-a virtual-time loop, which has no threads, can use it. A page that is not cached stalls the loop for one disk read; the
-embedded world accepts that. What is written is in the page cache: it survives this process, not a crash of the machine.
+Every access is a copy between two pieces of memory, done at once. That holds for the file too: it is mapped, and its
+pages come from the page cache, so an access costs microseconds where a thread hand-over would cost tens of them, and a
+virtual-time loop, which has no threads, can use it. A page that is not cached stalls the loop for one disk read; the
+embedded world accepts that. What is written stands in the page cache: it survives this process, not the machine.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """What an embedded target is: its logical units, its I/O controllers, its limits. Checked when made.
 
-SRP's words (SRP r16a 5.1): a target port is ``id_ext`` and the GUID of its I/O controller (IOC). One IOC may be reached
-through several HCA ports and still is one target port; a target with two IOCs has two, each a target port group of its own.
+In SRP's words (SRP r16a 5.1) a target port is ``id_ext`` and the GUID of an I/O controller (IOC). An IOC may be reached
+through several HCA ports and still is one target port; a target with two IOCs has two, each a port group of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-IO_CLASS_REV16A: Final = 0x0100
-IO_CLASS_REV10: Final = 0xFF00
+from srpha.wire import srp
+from srpha.wire.scsi.alua import AccessState
+
 LUN_MAX: Final = 0x3FFF
 """Largest LUN of flat space addressing (SAM-5 4.7.6)."""
 
@@ -21,23 +21,12 @@ class SpecError(ValueError):
     """A value of a target's description is not possible; the message names it and says what is."""
 
 
-class AccessState(IntEnum):
-    """Asymmetric access states (SPC-4 5.15.2.4.1); values as in REPORT TARGET PORT GROUPS."""
-
-    OPTIMIZED = 0x0
-    NON_OPTIMIZED = 0x1
-    STANDBY = 0x2
-    UNAVAILABLE = 0x3
-    OFFLINE = 0xE
-    TRANSITIONING = 0xF
-
-
 @dataclass(frozen=True, slots=True)
 class UnitSpec:
     """One logical unit. ``service_time`` is in seconds per command; ``path`` None keeps the blocks in memory.
 
     ``naa`` is the 128-bit NAA-6 designator (SPC-4 7.8.6.6.5) and ``serial`` the unit serial number; both must outlive
-    restarts, since they are what multipath joins paths by. None derives them from the target's first IOC GUID and the LUN.
+    restarts, since multipath joins paths by them. None derives them from the target's first IOC GUID and the LUN.
     """
 
     lun: int
@@ -48,6 +37,8 @@ class UnitSpec:
     path: Path | None = None
     write_protected: bool = False
     service_time: float = 0.0
+    queue_depth: int = 256
+    """Commands that may be in progress; one more ends with TASK SET FULL."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.lun <= LUN_MAX:
@@ -62,6 +53,8 @@ class UnitSpec:
             raise SpecError(f"naa of LUN {self.lun} is {self.naa:#x}; give 32 hex digits that start with 6")
         if not 0 <= self.service_time < 3600:
             raise SpecError(f"service_time of LUN {self.lun} is {self.service_time}; give 0 to 3600 seconds")
+        if self.queue_depth < 1:
+            raise SpecError(f"queue_depth of LUN {self.lun} is {self.queue_depth}; give at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +65,35 @@ class IocSpec:
     id_ext: int
     service_id: int
     id_string: str = "srpha embedded SRP target"
-    io_class: int = IO_CLASS_REV16A
+    io_class: int = srp.IO_CLASS_REV16A
     vendor_id: int = 0x001405
     device_id: int = 0
     services: tuple[tuple[str, int], ...] = ()
-    access_state: AccessState = AccessState.OPTIMIZED
+    access_state: AccessState = AccessState.ACTIVE_OPTIMIZED
 
     def __post_init__(self) -> None:
         for name in ("guid", "id_ext", "service_id"):
             value = getattr(self, name)
             if not 0 < value < 1 << 64:
                 raise SpecError(f"{name} of an IOC is {value:#x}; give 1 to 16 hex digits, not all zero")
-        if self.io_class not in (IO_CLASS_REV16A, IO_CLASS_REV10):
+        if self.io_class not in (srp.IO_CLASS_REV16A, srp.IO_CLASS_REV10):
             raise SpecError(f"io_class of IOC {self.guid:016x} is {self.io_class:#06x}; give 0x0100 or 0xff00")
         if len(self.id_string) > 64 or not _printable(self.id_string):
-            raise SpecError(f"id_string of IOC {self.guid:016x} is {self.id_string!r}; give at most 64 ASCII characters")
+            raise SpecError(
+                f"id_string of IOC {self.guid:016x} is {self.id_string!r}; give at most 64 ASCII characters"
+            )
         if len(self.services) > 254:
             raise SpecError(f"IOC {self.guid:016x} has {len(self.services) + 1} services; at most 255 can be listed")
         for text, service_id in self.services:
             if len(text) > 40 or not _printable(text) or not 0 <= service_id < 1 << 64:
-                raise SpecError(f"service {text!r} of IOC {self.guid:016x}: give at most 40 ASCII characters and 64 bits")
+                raise SpecError(
+                    f"service {text!r} of IOC {self.guid:016x}: give at most 40 ASCII characters and 64 bits"
+                )
 
     @property
     def target_port_id(self) -> bytes:
-        """The 16-byte target port identifier; the older I/O class has its halves the other way round (facts: srp D)."""
-        halves = (self.id_ext.to_bytes(8, "big"), self.guid.to_bytes(8, "big"))
-        return halves[0] + halves[1] if self.io_class == IO_CLASS_REV16A else halves[1] + halves[0]
+        """The 16-byte target port identifier that a login must name (SRP r16a 5.1.3)."""
+        return srp.target_port_id(self.id_ext, self.guid, self.io_class)
 
     @property
     def service_entries(self) -> tuple[tuple[str, int], ...]:
@@ -156,11 +152,13 @@ class TargetSpec:
         for name, size in (("vendor", 8), ("product", 16), ("revision", 4)):
             value = getattr(self, name)
             if not 1 <= len(value) <= size or not _printable(value):
-                raise SpecError(f"{name} of target {self.name} is {value!r}; give 1 to {size} printable ASCII characters")
+                raise SpecError(
+                    f"{name} of target {self.name} is {value!r}; give 1 to {size} printable ASCII characters"
+                )
 
 
 def naa6(guid: int, lun: int) -> int:
-    """A stable NAA-6 designator out of an EUI-64 and a LUN: OUI, 36 bits of the GUID, then the rest of it and the LUN."""
+    """A stable NAA-6 designator of a GUID and a LUN: OUI, 36 bits of the GUID, then the rest of it and the LUN."""
     company, rest = guid >> 40, guid & 0xFFFFFFFFFF
     return 6 << 124 | company << 100 | (rest & 0xFFFFFFFFF) << 64 | (rest >> 36) << 60 | lun
 
