@@ -12,7 +12,7 @@ from typing import Final
 
 from srpha.wire.errors import DecodeError, EncodeError
 from srpha.wire.layout import Buffer, Structure, raw, structure, uint
-from srpha.wire.mad import MAD_LENGTH, MadHeader, ManagementClass, Method, build_mad, read_header
+from srpha.wire.mad import MadHeader, ManagementClass, Method, build_mad, read_header
 
 DM_DATA: Final = 64
 """Offset of the attribute in a DM MAD."""
@@ -296,6 +296,3 @@ def display_text(field: Buffer) -> str:
     """
     text = bytes(field).split(b"\0", 1)[0]
     return "".join(chr(c) if 0x20 <= c < 0x7F else "?" for c in text).rstrip()
-
-
-DM_DATA_LENGTH: Final = MAD_LENGTH - DM_DATA

@@ -16,12 +16,10 @@ from srpha.wire.errors import DecodeError, EncodeError
 from srpha.wire.identifiers import Gid
 from srpha.wire.layout import Buffer, Structure, gid, raw, structure, uint
 from srpha.wire.mad import MAD_LENGTH, CommonAttribute, MadHeader, ManagementClass, Method, read_header
-from srpha.wire.rmpp import RMPP_VERSION, RmppHeader, RmppType
+from srpha.wire.rmpp import RMPP_VERSION, SA_HEADER_LENGTH, SA_PAYLOAD, RmppHeader, RmppType
 from srpha.wire.smp import NodeInfo, PortInfo
 
 SA_CLASS_VERSION: Final = 2
-SA_HEADER_LENGTH: Final = 56
-SA_DATA: Final = 200
 MATCH_CAPABILITY_BITS: Final = 1 << 31
 """Attribute modifier of a PortInfoRecord query: the given CapabilityMask bits must be set, others do not matter."""
 
@@ -358,6 +356,6 @@ def _answer(request: Buffer, status: int, attribute_offset: int) -> SaHeader:
 
 
 def _whole(header: SaHeader, data: bytes) -> bytes:
-    if len(data) > SA_DATA:
+    if len(data) > SA_PAYLOAD:
         raise EncodeError(f"{len(data)} bytes do not fit an SA MAD")
     return (header.encode() + data).ljust(MAD_LENGTH, b"\0")
