@@ -22,6 +22,7 @@ IMMEDIATE_OFFSET: Final = 68
 
 _CMD: Final = struct.Struct(">BB3xBBBQ4xQxBxB16s")
 _CMD_DIRECT: Final = struct.Struct(">BB3xBBBQ4xQxBxB16sQII")
+_CMD_IMMEDIATE: Final = struct.Struct(">BB3xBBBQ4xQxBxB16sI16x")
 _DIRECT: Final = struct.Struct(">QII")
 _TABLE: Final = struct.Struct(">QIII")
 _IMMEDIATE: Final = struct.Struct(">I")
@@ -162,6 +163,17 @@ def encode_read_write_cmd(tag: int, lun: int, cdb: bytes, write: bool, address: 
         return _pack_cmd_direct(CMD_OPCODE, 0, 0x10 if write else 0x01, 0, 0, tag, lun, 0, 0, cdb, address, key, length)
     except struct.error as error:
         raise EncodeError(f"SRP_CMD tag {tag:#x}: {error}") from error
+
+
+def encode_immediate_cmd(tag: int, lun: int, cdb: bytes, data: bytes | bytearray | memoryview) -> bytes:
+    """A CMD with ``data`` as immediate data-out at :data:`IMMEDIATE_OFFSET`. CDB of at most 16 bytes."""
+    if len(cdb) > 16:
+        raise EncodeError(f"a CDB of {len(cdb)} bytes needs the additional CDB field")
+    try:
+        head = _CMD_IMMEDIATE.pack(CMD_OPCODE, 0, 0x30, 0, 0, tag, lun, 0, 0, cdb, len(data))
+    except struct.error as error:
+        raise EncodeError(f"SRP_CMD tag {tag:#x}: {error}") from error
+    return head + data
 
 
 def encode_cmd(command: Command, immediate_offset: int = IMMEDIATE_OFFSET) -> bytes:
