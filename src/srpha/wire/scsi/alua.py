@@ -49,6 +49,8 @@ class TargetPortGroup:
         """8 bytes and 4 per port."""
         if len(self.ports) > 0xFF or not 0 <= self.group <= 0xFFFF:
             raise EncodeError(f"target port group {self.group} with {len(self.ports)} ports does not fit")
+        if not all(0 <= value <= 0xFF for value in (self.support, self.status_code, self.vendor)):
+            raise EncodeError(f"{self!r} does not fit its fields")
         if not all(0 < port <= 0xFFFF for port in self.ports):
             raise EncodeError(f"relative target port identifiers are 1..65535, got {self.ports}")
         head = bytes([self.preferred << 7 | self.state, self.support])
@@ -117,6 +119,8 @@ def decode_rtpg(data: bytes) -> TargetPortGroups:
 
 def encode_stpg(states: Sequence[tuple[int, AccessState]]) -> bytes:
     """SET TARGET PORT GROUPS parameter list: (group, wanted state) pairs."""
+    if not all(0 <= group <= 0xFFFF for group, _ in states):
+        raise EncodeError(f"target port groups have 16-bit numbers, got {states}")
     return bytes(4) + b"".join([bytes([state, 0]) + group.to_bytes(2, "big") for group, state in states])
 
 

@@ -205,12 +205,12 @@ def request_sense(length: int = 252, descriptor: bool = False) -> bytes:
 
 def inquiry(length: int, page: int | None = None) -> bytes:
     """INQUIRY (SPC-4 6.6): standard data, or VPD page ``page``."""
-    return bytes([Op.INQUIRY, page is not None, page or 0]) + _fit(length, 16).to_bytes(2, "big") + b"\0"
+    return bytes([Op.INQUIRY, page is not None, _fit(page or 0, 8)]) + _fit(length, 16).to_bytes(2, "big") + b"\0"
 
 
 def report_luns(length: int, select_report: int = 0) -> bytes:
     """REPORT LUNS (SPC-4 6.33); ``length`` at least 16."""
-    return bytes([Op.REPORT_LUNS, 0, select_report, 0, 0, 0]) + _fit(length, 32).to_bytes(4, "big") + bytes(2)
+    return bytes([Op.REPORT_LUNS, 0, _fit(select_report, 8), 0, 0, 0]) + _fit(length, 32).to_bytes(4, "big") + bytes(2)
 
 
 def read_capacity_10() -> bytes:
@@ -230,12 +230,12 @@ def read_capacity_16(length: int = 32) -> bytes:
 
 def mode_sense_6(page: int, length: int = 192, subpage: int = 0, no_descriptors: bool = True) -> bytes:
     """MODE SENSE (6) (SPC-4 6.13), current values."""
-    return bytes([Op.MODE_SENSE_6, no_descriptors << 3, _fit(page, 6), subpage, _fit(length, 8), 0])
+    return bytes([Op.MODE_SENSE_6, no_descriptors << 3, _fit(page, 6), _fit(subpage, 8), _fit(length, 8), 0])
 
 
 def mode_sense_10(page: int, length: int = 512, subpage: int = 0, no_descriptors: bool = True) -> bytes:
     """MODE SENSE (10) (SPC-4 6.14), current values."""
-    head = bytes([Op.MODE_SENSE_10, no_descriptors << 3, _fit(page, 6), subpage, 0, 0, 0])
+    head = bytes([Op.MODE_SENSE_10, no_descriptors << 3, _fit(page, 6), _fit(subpage, 8), 0, 0, 0])
     return head + _fit(length, 16).to_bytes(2, "big") + b"\0"
 
 

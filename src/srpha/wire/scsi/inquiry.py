@@ -40,6 +40,13 @@ class StandardInquiry:
         """96 bytes: the 36 of every device and the version descriptors."""
         if len(self.version_descriptors) > 8:
             raise EncodeError(f"at most 8 version descriptors, got {len(self.version_descriptors)}")
+        if (
+            not all(0 <= value <= 0xFF for value in (self.peripheral, self.version))
+            or not 0 <= self.target_port_groups <= 3
+        ):
+            raise EncodeError(f"{self!r} does not fit its fields")
+        if not all(0 < number <= 0xFFFF for number in self.version_descriptors):
+            raise EncodeError(f"version descriptors are 1..65535, got {self.version_descriptors}")
         head = bytes(
             [
                 self.peripheral,

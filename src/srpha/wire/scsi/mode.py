@@ -60,6 +60,8 @@ def encode_mode_sense(
 ) -> bytes:
     """MODE SENSE (6) or, with ``ten``, (10) data: header, block descriptors, pages."""
     total = len(pages) + len(block_descriptors)
+    if not 0 <= device_specific <= 0xFF:
+        raise EncodeError(f"the device-specific parameter is one byte, got {device_specific}")
     if ten:
         if total + 6 > 0xFFFF:
             raise EncodeError(f"MODE SENSE (10) data of {total} bytes is too long")

@@ -67,6 +67,9 @@ class Designator:
     def encode(self) -> bytes:
         """4 bytes and the value; :class:`EncodeError` for a value that its type does not allow."""
         _check_designator(self, EncodeError)
+        limits = ((self.kind, 15), (self.association, 3), (self.code_set, 15), (self.protocol or 0, 15))
+        if not all(0 <= value <= limit for value, limit in limits):
+            raise EncodeError(f"{self!r} does not fit its fields")
         head = (self.protocol or 0) << 4 | self.code_set
         flags = (self.protocol is not None) << 7 | self.association << 4 | self.kind
         return bytes([head, flags, 0, len(self.value)]) + self.value
@@ -88,22 +91,18 @@ def naa_designator(value: bytes) -> Designator:
 
 def relative_port_designator(number: int) -> Designator:
     """Which relative target port answered."""
-    return Designator(
-        DesignatorType.RELATIVE_TARGET_PORT,
-        bytes(2) + number.to_bytes(2, "big"),
-        Association.TARGET_PORT,
-        protocol=SRP_PROTOCOL,
-    )
+    return _port_designator(DesignatorType.RELATIVE_TARGET_PORT, number)
 
 
 def port_group_designator(number: int) -> Designator:
     """Which target port group holds the port that answered."""
-    return Designator(
-        DesignatorType.TARGET_PORT_GROUP,
-        bytes(2) + number.to_bytes(2, "big"),
-        Association.TARGET_PORT,
-        protocol=SRP_PROTOCOL,
-    )
+    return _port_designator(DesignatorType.TARGET_PORT_GROUP, number)
+
+
+def _port_designator(kind: DesignatorType, number: int) -> Designator:
+    if not 0 <= number <= 0xFFFF:
+        raise EncodeError(f"ports and port groups have 16-bit numbers, got {number}")
+    return Designator(kind, number.to_bytes(4, "big"), Association.TARGET_PORT, protocol=SRP_PROTOCOL)
 
 
 def t10_designator(vendor: str, identifier: str) -> Designator:
@@ -135,6 +134,8 @@ def decode_page(data: bytes, page: int) -> bytes:
 
 def encode_supported_pages(pages: Sequence[int]) -> bytes:
     """Page 0x00: the list of supported pages, sorted."""
+    if not all(0 <= page <= 0xFF for page in pages):
+        raise EncodeError(f"page codes are one byte, got {pages}")
     return encode_page(PAGE_SUPPORTED, bytes(sorted(pages)))
 
 
@@ -207,7 +208,8 @@ def wwid(designators: Sequence[Designator]) -> str | None:
 def _wwid_candidate(item: Designator) -> tuple[int, str] | None:
     """``(rank, text)`` of a designator, lower rank is better."""
     if item.kind == DesignatorType.NAA:
-        return {6: 0, 5: 1, 2: 2, 3: 6}[item.value[0] >> 4], "3" + item.value.hex()
+        rank = {6: 0, 5: 1, 2: 2, 3: 6}.get(item.value[0] >> 4) if item.value else None
+        return None if rank is None else (rank, "3" + item.value.hex())
     if item.kind == DesignatorType.EUI64:
         return 3, "2" + item.value.hex()
     text = item.value.rstrip(b"\0").decode("utf-8", "replace")
