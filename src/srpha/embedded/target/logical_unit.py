@@ -21,7 +21,7 @@ from srpha.embedded.target.task_set import TaskSet
 from srpha.embedded.target.unit_attention import ScsiNexus
 from srpha.wire.errors import DecodeError
 from srpha.wire.scsi.alua import AccessState
-from srpha.wire.scsi.cdb import CDB_LENGTHS, Op
+from srpha.wire.scsi.cdb import CDB_LENGTHS, Op, parse
 from srpha.wire.scsi.inquiry import PERIPHERAL_NONE, StandardInquiry
 from srpha.wire.scsi.sense import Asc, Sense, SenseKey
 
@@ -166,7 +166,7 @@ class AbsentUnit:
         return unsupported
 
     def _inquiry(self, cdb: bytes) -> Outcome:
-        fields = spc_commands.parse(cdb)
+        fields = parse(cdb)
         if fields.evpd or fields.page:
             return invalid_field(1 if fields.evpd else 2)
         spec = self.device.spec

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from srpha.core.seams import MadAddress, ReceivedMad, Unwatch
-from srpha.embedded.fabric.rc_connection import CloseReason
+from srpha.embedded.fabric.rc_outcome import CloseReason
 from srpha.wire.identifiers import Gid
 
 
