@@ -245,8 +245,9 @@ class _Reader:
             if peer in links:
                 raise self._error(f"{peer} has a second cable, from {ref}")
             links[ref] = links[peer] = LinkSpec(ref, peer)
+        nodes = self._finished_nodes()
         try:
-            return Topology(self._finished_nodes(), tuple(link for ref, link in links.items() if ref == link.a))
+            return Topology(nodes, tuple(link for ref, link in links.items() if ref == link.a))
         except TopologyError as error:
             raise TopologyError(f"{self._source}: {error}") from None
 
