@@ -1,6 +1,6 @@
 """One RDMA channel of an SRP target port: its information units, credits and commands (SRP r16a chapters 5 and 6).
 
-The way of a command: :meth:`SrpChannel._receive` reads it; with no data-out, no service time and no hold it is executed and
+The way of a command: :meth:`SrpChannel._receive` reads it; with no data-out, service time or hold it is executed and
 answered on the spot, else an :class:`~srpha.embedded.target.srp_task.SrpTask` sees it through. All task attributes are
 served in the order of arrival per unit, which satisfies SIMPLE and, with no service time, ORDERED.
 
