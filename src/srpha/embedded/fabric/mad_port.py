@@ -23,10 +23,10 @@ _LINK_STATES: Final = {
 
 
 class EmbeddedMadPort:
-    """A local HCA port's datagrams; implements :class:`srpha.core.seams.MadPort`.
+    """A local HCA port as the daemon sees it; implements :class:`srpha.core.seams.MadPort`.
 
-    ``device_name`` is the name of the device (``mlx5_0``) on the host that the port belongs to; ``number`` its port number
-    there. Hints come at once, from inside the change: a listener notes them and does its work later.
+    ``device_name`` is the name of the device (``mlx5_0``) on the host that the port belongs to.
+    Hints come at once, from inside the change: a listener notes them and does its work later.
     """
 
     def __init__(self, device_name: str, port: Port, gsi: GeneralServices) -> None:
