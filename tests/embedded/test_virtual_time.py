@@ -1,0 +1,738 @@
+"""The virtual-time loop: its clock, its order, what it refuses, and what fails a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import math
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srpha.embedded.virtual_time import (
+    DeadlockError,
+    OverrunError,
+    RealWorldError,
+    VirtualTimeError,
+    VirtualTimeLoop,
+    run_virtual,
+)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@pytest.fixture
+def loop() -> Iterator[VirtualTimeLoop]:
+    made = VirtualTimeLoop()
+    yield made
+    made.close()
+
+
+class TestClock:
+    def test_starts_at_zero_and_steps_to_the_deadline(self) -> None:
+        async def main() -> list[float]:
+            seen = [now()]
+            await asyncio.sleep(1.5)
+            seen.append(now())
+            await asyncio.sleep(0)
+            seen.append(now())
+            return seen
+
+        assert run_virtual(main()) == [0.0, 1.5, 1.5]
+
+    def test_never_waits_on_the_real_clock(self) -> None:
+        began = time.monotonic()
+        run_virtual(asyncio.sleep(30 * 86400.0), limit=31 * 86400.0)
+        assert time.monotonic() - began < 5
+
+    def test_stands_on_a_deadline_beyond_the_longest_select(self) -> None:
+        """BaseEventLoop never selects for more than a day; the clock must get past that."""
+
+        async def main() -> float:
+            await asyncio.sleep(400_000.1)
+            return now()
+
+        assert run_virtual(main(), limit=1e6) == 400_000.1
+
+    @given(st.lists(st.just(0.0) | st.floats(1e-6, 1e6), min_size=1, max_size=8))
+    def test_stands_exactly_on_each_deadline(self, delays: list[float]) -> None:
+        async def main() -> None:
+            for delay in delays:
+                due = now() + delay
+                await asyncio.sleep(delay)
+                assert now() == due
+
+        run_virtual(main(), limit=math.inf)
+
+    @given(st.lists(st.floats(0, 100, allow_nan=False), max_size=12))
+    def test_is_monotonic_and_fires_in_order_of_deadline(self, delays: list[float]) -> None:
+        fired: list[tuple[float, float]] = []
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            for delay in delays:
+                loop.call_at(delay, lambda due=delay: fired.append((due, loop.time())))
+            await asyncio.sleep(101)
+
+        run_virtual(main())
+        assert [due for due, _ in fired] == sorted(delays)
+        assert all(abs(at - due) <= 1e-9 for due, at in fired)
+        assert [at for _, at in fired] == sorted(at for _, at in fired)
+
+    def test_does_not_move_while_something_is_ready(self) -> None:
+        async def main() -> None:
+            for _ in range(1000):
+                await asyncio.sleep(0)
+                assert now() == 0.0
+
+        run_virtual(main())
+
+    def test_does_not_stop_for_a_cancelled_timer(self) -> None:
+        async def main() -> list[float]:
+            loop = asyncio.get_running_loop()
+            loop.call_later(1, pytest.fail).cancel()
+            await asyncio.sleep(2)
+            return [now()]
+
+        assert run_virtual(main()) == [2.0]
+
+    def test_a_deadline_in_the_past_fires_now(self) -> None:
+        async def main() -> float:
+            await asyncio.sleep(5)
+            fired = asyncio.Event()
+            asyncio.get_running_loop().call_at(1.0, fired.set)
+            await fired.wait()
+            return now()
+
+        assert run_virtual(main()) == 5.0
+
+    @pytest.mark.parametrize("when", [math.inf, -math.inf, math.nan])
+    def test_a_deadline_must_be_finite(self, loop: VirtualTimeLoop, when: float) -> None:
+        with pytest.raises(ValueError, match="finite"):
+            loop.call_at(when, print)
+
+    def test_timer_handles_tell_their_deadline(self, loop: VirtualTimeLoop) -> None:
+        handle = loop.call_later(2.5, print)
+        assert handle.when() == 2.5
+        assert not handle.cancelled()
+        handle.cancel()
+        assert handle.cancelled()
+
+
+class TestOrder:
+    def test_timers_of_one_deadline_fire_in_the_order_they_were_armed(self) -> None:
+        """A heap alone does not keep it: 200 equal deadlines with others in between come out shuffled."""
+        fired: list[int] = []
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            for number in range(200):
+                loop.call_at(1.0, fired.append, number)
+                loop.call_at(number / 400, lambda: None)
+            await asyncio.sleep(2)
+
+        run_virtual(main())
+        assert fired == list(range(200))
+
+    def test_equal_deadlines_reached_by_different_sums_stay_apart_in_order(self) -> None:
+        fired: list[str] = []
+
+        async def worker(name: str, step: float, steps: int) -> None:
+            for _ in range(steps):
+                await asyncio.sleep(step)
+            fired.append(name)
+
+        async def main() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(worker("tenths", 0.1, 10))
+                group.create_task(worker("halves", 0.5, 2))
+                group.create_task(worker("one", 1.0, 1))
+
+        run_virtual(main())
+        # ten tenths sum to 0.9999999999999999; of the two at 1.0 the one armed at 0.0 precedes the one armed at 0.5
+        assert fired == ["tenths", "one", "halves"]
+
+    def test_two_runs_of_one_seed_are_one_run(self) -> None:
+        def world(seed: int) -> list[tuple[float, str]]:
+            rng = random.Random(seed)
+            log: list[tuple[float, str]] = []
+
+            async def actor() -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                for _ in range(10):
+                    await asyncio.sleep(rng.choice([0, 0.5, 0.5, 1, rng.random()]))
+                    log.append((now(), task.get_name()))
+
+            async def main() -> None:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(20):
+                        group.create_task(actor())
+
+            run_virtual(main())
+            return log
+
+        assert world(1) == world(1)
+        assert world(1) != world(2)
+
+    def test_tasks_are_named_per_loop(self) -> None:
+        async def main() -> list[str]:
+            named = asyncio.create_task(asyncio.sleep(0), name="mine")
+            first = asyncio.create_task(asyncio.sleep(0))
+            await asyncio.gather(named, first)
+            return [named.get_name(), first.get_name()]
+
+        assert run_virtual(main()) == run_virtual(main()) == ["mine", "task-3"]
+
+    def test_left_over_tasks_are_cancelled_in_the_order_they_were_made(self) -> None:
+        ended: list[int] = []
+
+        async def forever(number: int) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(number)
+
+        async def main() -> list[asyncio.Task[None]]:
+            made = [asyncio.create_task(forever(number)) for number in range(50)]
+            await asyncio.sleep(1)
+            return made
+
+        left = run_virtual(main())
+        assert ended == list(range(50))
+        assert all(task.cancelled() for task in left)
+
+
+class TestStandardTools:
+    def test_timeout(self) -> None:
+        async def main() -> float:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(3):
+                    await asyncio.Event().wait()
+            return now()
+
+        assert run_virtual(main()) == 3.0
+
+    def test_timeout_not_reached_leaves_no_trace(self) -> None:
+        async def main() -> float:
+            async with asyncio.timeout(3):
+                await asyncio.sleep(1)
+            await asyncio.sleep(10)
+            return now()
+
+        assert run_virtual(main()) == 11.0
+
+    def test_wait_for_and_wait(self) -> None:
+        async def main() -> float:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 2)
+            slow = asyncio.create_task(asyncio.sleep(9))
+            done, pending = await asyncio.wait([slow], timeout=1)
+            assert (done, pending) == (set(), {slow})
+            await slow
+            return now()
+
+        assert run_virtual(main()) == 11.0
+
+    def test_task_group_runs_its_children_side_by_side(self) -> None:
+        async def main() -> tuple[float, int]:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(asyncio.sleep(delay, delay)) for delay in (3, 1, 2)]
+            return now(), sum(task.result() for task in tasks)
+
+        assert run_virtual(main()) == (3.0, 6)
+
+    def test_queue_lock_and_condition(self) -> None:
+        async def main() -> list[tuple[float, int]]:
+            queue: asyncio.Queue[int] = asyncio.Queue(1)
+            got: list[tuple[float, int]] = []
+
+            async def produce() -> None:
+                for number in range(3):
+                    await queue.put(number)
+
+            async def consume() -> None:
+                for _ in range(3):
+                    await asyncio.sleep(1)
+                    got.append((now(), await queue.get()))
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(produce())
+                group.create_task(consume())
+            return got
+
+        assert run_virtual(main()) == [(1.0, 0), (2.0, 1), (3.0, 2)]
+
+    def test_context_variables_follow_tasks_and_timers(self) -> None:
+        variable = contextvars.ContextVar("variable", default="outer")
+
+        async def main() -> list[str]:
+            seen: list[str] = []
+            variable.set("main")
+            context = contextvars.Context()
+            loop = asyncio.get_running_loop()
+            loop.call_later(1, lambda: seen.append(variable.get()))
+            loop.call_later(1, lambda: seen.append(variable.get()), context=context)
+            loop.call_soon_threadsafe(lambda: seen.append(variable.get()), context=context)
+            await asyncio.sleep(1)
+            return seen
+
+        assert run_virtual(main()) == ["outer", "main", "outer"]
+
+
+class TestDeadlock:
+    def test_is_told_with_the_names_and_places_of_who_waits(self) -> None:
+        async def wait_for_godot() -> None:
+            await asyncio.Event().wait()
+
+        async def main() -> None:
+            await asyncio.sleep(2)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(wait_for_godot(), name="estragon")
+
+        with pytest.raises(DeadlockError) as caught:
+            run_virtual(main())
+        text = str(caught.value)
+        assert "deadlock at 2 s" in text
+        assert "main (" in text
+        assert "estragon (" in text
+        assert "Event.wait at " in text  # the innermost coroutine, not only the task's own
+
+    def test_finished_tasks_are_not_named(self) -> None:
+        async def main() -> None:
+            done = asyncio.create_task(asyncio.sleep(1), name="already over")
+            await done
+            await asyncio.get_running_loop().create_future()
+
+        with pytest.raises(DeadlockError) as caught:
+            run_virtual(main())
+        assert "already over" not in str(caught.value)
+
+    def test_still_lets_every_task_clean_up(self) -> None:
+        cleaned: list[str] = []
+
+        async def main() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(1)
+                cleaned.append("main")
+
+        with pytest.raises(DeadlockError):
+            run_virtual(main())
+        assert cleaned == ["main"]
+
+    def test_a_bare_loop_tells_it_too(self, loop: VirtualTimeLoop) -> None:
+        with pytest.raises(DeadlockError, match="no task"):
+            loop.run_forever()
+
+    def test_a_cancelled_last_timer_is_a_deadlock(self) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().call_later(10, print).cancel()
+            await asyncio.Event().wait()
+
+        with pytest.raises(DeadlockError, match="deadlock at 0 s"):
+            run_virtual(main())
+
+
+class TestLimit:
+    def test_up_to_the_limit_is_allowed(self) -> None:
+        run_virtual(asyncio.sleep(10), limit=10)
+
+    def test_beyond_the_limit_is_an_overrun(self) -> None:
+        with pytest.raises(OverrunError, match=r"to 10\.5 s, its limit is 10 s; waiting: main \(sleep at "):
+            run_virtual(asyncio.sleep(10.5), limit=10)
+
+    def test_an_endless_ticker_is_an_overrun(self) -> None:
+        ticks: list[float] = []
+
+        async def main() -> None:
+            while True:
+                await asyncio.sleep(1)
+                ticks.append(now())
+
+        with pytest.raises(OverrunError):
+            run_virtual(main(), limit=100)
+        assert ticks[-1] == 100.0
+
+    def test_spinning_without_a_step_of_the_clock_is_an_overrun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("srpha.embedded.virtual_time._STALL_TURNS", 1000)
+
+        async def main() -> None:
+            await asyncio.sleep(1)
+            while True:  # noqa: ASYNC110 - the point of the test
+                await asyncio.sleep(0)
+
+        with pytest.raises(OverrunError, match="the clock stands at 1 s for 1000 turns"):
+            run_virtual(main())
+
+    def test_the_count_of_turns_starts_again_with_each_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("srpha.embedded.virtual_time._STALL_TURNS", 100)
+
+        async def main() -> None:
+            for _ in range(10):
+                for _ in range(80):
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
+
+        run_virtual(main())
+
+    @pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
+    def test_a_limit_is_positive(self, limit: float) -> None:
+        with pytest.raises(ValueError, match="positive"):
+            run_virtual(asyncio.sleep(0), limit=limit)
+
+    def test_no_limit(self) -> None:
+        run_virtual(asyncio.sleep(1.6e7), limit=math.inf)
+
+    def test_the_clock_ends_where_floats_get_too_coarse(self) -> None:
+        with pytest.raises(OverrunError, match="its limit is 16777216 s"):
+            run_virtual(asyncio.sleep(1e9), limit=math.inf)
+
+    @given(st.floats(1.6e7, 2**24 - 2), st.floats(1e-9, 1))
+    def test_near_its_end_the_clock_still_fires_every_timer(self, start: float, delay: float) -> None:
+        async def main() -> None:
+            await asyncio.sleep(start)
+            await asyncio.sleep(delay)
+
+        run_virtual(main(), limit=math.inf)
+
+    @given(st.lists(st.floats(0, 5e-9), max_size=20))
+    def test_deadlines_nanoseconds_apart_do_not_stall_the_clock(self, delays: list[float]) -> None:
+        async def main() -> None:
+            await asyncio.sleep(1)
+            for delay in delays:
+                asyncio.get_running_loop().call_later(delay, print).cancel()
+                await asyncio.sleep(delay)
+
+        run_virtual(main())
+
+
+class TestFailures:
+    def test_the_exception_of_main_propagates_as_it_is(self) -> None:
+        error = KeyError("mine")
+
+        async def main() -> None:
+            raise error
+
+        with pytest.raises(KeyError) as caught:
+            run_virtual(main())
+        assert caught.value is error
+        assert not hasattr(error, "__notes__")
+
+    def test_an_exception_group_propagates_unchanged(self) -> None:
+        async def fail(error: Exception) -> None:
+            raise error
+
+        async def main() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail(KeyError("a")))
+                group.create_task(fail(OSError("b")))
+
+        with pytest.raises(ExceptionGroup) as caught:
+            run_virtual(main())
+        assert [type(error) for error in caught.value.exceptions] == [KeyError, OSError]
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+    def test_an_interrupt_propagates(self, error: type[BaseException]) -> None:
+        async def main() -> None:
+            raise error
+
+        with pytest.raises(error):
+            run_virtual(main())
+
+    def test_a_failed_callback_fails_the_run(self) -> None:
+        async def main() -> str:
+            asyncio.get_running_loop().call_later(1, lambda: 1 // 0)
+            await asyncio.sleep(2)
+            return "fine"
+
+        with pytest.raises(ExceptionGroup, match="nobody looked at") as caught:
+            run_virtual(main())
+        assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError]
+
+    def test_a_failed_task_that_nobody_keeps_fails_the_run(self) -> None:
+        async def fail() -> None:
+            raise OSError("lost")
+
+        async def main() -> None:
+            asyncio.create_task(fail())  # noqa: RUF006 - the point of the test
+            await asyncio.sleep(1)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            run_virtual(main())
+        assert [repr(error) for error in caught.value.exceptions] == ["OSError('lost')"]
+
+    def test_a_failed_task_that_somebody_keeps_but_never_asks_fails_the_run(self) -> None:
+        kept: list[asyncio.Task[None]] = []
+
+        async def fail() -> None:
+            raise OSError("kept")
+
+        async def main() -> None:
+            kept.append(asyncio.create_task(fail()))
+            await asyncio.sleep(1)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            run_virtual(main())
+        assert [repr(error) for error in caught.value.exceptions] == ["OSError('kept')"]
+        kept.clear()
+        gc.collect()  # nothing more may be reported
+
+    def test_a_failed_task_in_a_reference_cycle_fails_the_run(self) -> None:
+        class Owner:
+            task: asyncio.Task[None]
+
+            async def fail(self) -> None:
+                raise OSError("cycle")
+
+            async def start(self) -> None:
+                self.task = asyncio.create_task(self.fail())
+
+        async def main() -> None:
+            await Owner().start()
+            await asyncio.sleep(1)
+
+        gc.disable()
+        try:
+            with pytest.raises(ExceptionGroup) as caught:
+                run_virtual(main())
+        finally:
+            gc.enable()
+        assert [repr(error) for error in caught.value.exceptions] == ["OSError('cycle')"]
+
+    def test_an_exception_that_somebody_looked_at_is_no_failure(self) -> None:
+        async def fail() -> None:
+            raise OSError("seen")
+
+        async def main() -> str:
+            task = asyncio.create_task(fail())
+            await asyncio.sleep(1)
+            assert isinstance(task.exception(), OSError)
+            (result,) = await asyncio.gather(fail(), return_exceptions=True)
+            assert isinstance(result, OSError)
+            return "fine"
+
+        assert run_virtual(main()) == "fine"
+
+    def test_several_failures_are_all_told(self) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(1, lambda: 1 // 0)
+            loop.call_later(2, lambda: {}["key"])
+            loop.call_exception_handler({"message": "a message without an exception"})
+            await asyncio.sleep(3)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            run_virtual(main())
+        assert [type(error) for error in caught.value.exceptions] == [VirtualTimeError, ZeroDivisionError, KeyError]
+        assert "without an exception" in str(caught.value.exceptions[0])
+
+    def test_unnoticed_failures_become_notes_when_main_fails_too(self) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().call_soon(lambda: 1 // 0)
+            await asyncio.sleep(1)
+            raise KeyError("main")
+
+        with pytest.raises(KeyError) as caught:
+            run_virtual(main())
+        (note,) = caught.value.__notes__
+        assert "ZeroDivisionError" in note
+
+    def test_an_exception_raised_while_being_cancelled_at_the_end_fails_the_run(self) -> None:
+        async def stubborn() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise OSError("while cancelled")
+
+        async def main() -> asyncio.Task[None]:
+            task = asyncio.create_task(stubborn())
+            await asyncio.sleep(1)
+            return task
+
+        with pytest.raises(ExceptionGroup) as caught:
+            run_virtual(main())
+        assert [repr(error) for error in caught.value.exceptions] == ["OSError('while cancelled')"]
+
+    def test_a_task_that_refuses_to_end_fails_the_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def immortal() -> None:
+            for _ in range(2):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async def main() -> None:
+            asyncio.create_task(immortal(), name="immortal")  # noqa: RUF006 - dropped on purpose
+            await asyncio.sleep(1)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            run_virtual(main())
+        (error,) = caught.value.exceptions
+        assert isinstance(error, DeadlockError)
+        assert "immortal" in str(error)
+        assert "cleaning up" in error.__notes__[0]
+        caught.value.__traceback__ = error.__traceback__ = None
+        gc.collect()
+        assert all("destroyed but it is pending" in record.message for record in caplog.records)
+
+    def test_a_task_made_while_cleaning_up_fails_the_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def hydra() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                heads.append(asyncio.create_task(asyncio.sleep(1), name="head"))
+
+        heads: list[asyncio.Task[None]] = []
+
+        async def main() -> None:
+            heads.append(asyncio.create_task(hydra()))
+            await asyncio.sleep(1)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            run_virtual(main())
+        assert "head" in str(caught.value.exceptions[0])
+        heads.clear()
+        gc.collect()
+        assert len(caplog.records) <= 1
+
+
+class TestCleaningUp:
+    def test_async_generators_are_closed(self) -> None:
+        closed: list[float] = []
+
+        async def numbers() -> AsyncIterator[int]:
+            try:
+                for number in range(10):
+                    yield number
+            finally:
+                await asyncio.sleep(1)
+                closed.append(now())
+
+        async def main() -> AsyncIterator[int]:
+            generator = numbers()
+            async for number in generator:
+                if number == 2:
+                    break
+            return generator
+
+        run_virtual(main())
+        assert closed == [1.0]
+
+    def test_the_loop_is_closed_and_no_loop_is_left_behind(self) -> None:
+        async def main() -> asyncio.AbstractEventLoop:
+            return asyncio.get_running_loop()
+
+        assert run_virtual(main()).is_closed()
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+
+    def test_debug_is_off_whatever_the_environment_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+
+        async def main() -> bool:
+            return asyncio.get_running_loop().get_debug()
+
+        assert run_virtual(main()) is False
+
+    def test_it_does_not_nest(self) -> None:
+        async def main() -> None:
+            run_virtual(asyncio.sleep(1))
+
+        with pytest.raises(VirtualTimeError, match="while an event loop runs"):
+            run_virtual(main())
+
+    def test_tasks_get_time_to_clean_up_after_an_overrun(self) -> None:
+        cleaned: list[float] = []
+
+        async def main() -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                await asyncio.sleep(5)
+                cleaned.append(now())
+
+        with pytest.raises(OverrunError):
+            run_virtual(main(), limit=10)
+        assert cleaned == [5.0]  # the clock had nothing to stop at before the limit
+
+
+class TestTheRealWorldIsRefused:
+    def check(self, attempt: Callable[[], Awaitable[object]]) -> None:
+        async def main() -> None:
+            with pytest.raises(RealWorldError, match="virtual time"):
+                await attempt()
+
+        run_virtual(main())
+
+    def test_file_descriptors(self) -> None:
+        read, write = os.pipe()
+        try:
+
+            async def main() -> None:
+                loop = asyncio.get_running_loop()
+                with pytest.raises(RealWorldError, match="file descriptor"):
+                    loop.add_reader(read, print)
+                with pytest.raises(RealWorldError, match="file descriptor"):
+                    loop.add_writer(write, print)
+                assert not loop.remove_reader(read)
+
+            run_virtual(main())
+        finally:
+            os.close(read)
+            os.close(write)
+
+    def test_sockets(self) -> None:
+        left, right = socket.socketpair()
+        with left, right:
+            left.setblocking(False)
+            self.check(lambda: asyncio.get_running_loop().sock_recv(left, 1))
+
+    def test_threads(self) -> None:
+        self.check(lambda: asyncio.to_thread(print))
+
+    def test_name_look_up(self) -> None:
+        self.check(lambda: asyncio.get_running_loop().getaddrinfo("localhost", 1))
+
+    def test_child_processes(self) -> None:
+        self.check(lambda: asyncio.create_subprocess_exec(sys.executable, "-c", ""))
+        self.check(lambda: asyncio.create_subprocess_shell("true"))
+
+    def test_signals_in_the_manner_of_platforms_without_them(self, loop: VirtualTimeLoop) -> None:
+        with pytest.raises(NotImplementedError):
+            loop.add_signal_handler(signal.SIGTERM, print)
+
+    def test_call_soon_threadsafe_works_in_the_loop_s_own_thread(self) -> None:
+        async def main() -> None:
+            called = asyncio.Event()
+            asyncio.get_running_loop().call_soon_threadsafe(called.set)
+            await called.wait()
+
+        run_virtual(main())
+
+    def test_call_soon_threadsafe_is_refused_in_another_thread(self, loop: VirtualTimeLoop) -> None:
+        caught: list[RealWorldError] = []
+
+        def other() -> None:
+            try:
+                loop.call_soon_threadsafe(print)
+            except RealWorldError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert "another thread" in str(caught[0])
