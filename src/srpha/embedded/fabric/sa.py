@@ -23,8 +23,8 @@ from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import DEFAULT_SUBNET_PREFIX
 from srpha.wire.layout import Structure
 from srpha.wire.mad import MadStatus, ManagementClass, Method, status_response
-from srpha.wire.rmpp import SA_HEADER_LENGTH
 from srpha.wire.notice import GidTrap, InformInfo, Trap, make_notice
+from srpha.wire.rmpp import SA_HEADER_LENGTH
 from srpha.wire.sa import (
     MATCH_CAPABILITY_BITS,
     SA_CLASS_VERSION,
