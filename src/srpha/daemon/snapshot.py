@@ -1,0 +1,63 @@
+"""The daemon's state at one moment, for status, metrics and tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from srpha.core.inventory import TargetStatus
+from srpha.core.reconcile import Pair
+from srpha.core.scan_result import ScanStatistics
+from srpha.core.seams import Connection, MapInfo, PortIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class PortStatus:
+    """A local port. ``identity`` is None while the device is gone."""
+
+    name: str
+    identity: PortIdentity | None
+    usable: bool
+    """Active, with a LID and an SM: it can scan and log in."""
+    reason: str
+    """Why it is not usable."""
+    subscribed: bool
+    """The SA has taken all subscriptions to notices."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetScan:
+    """The last scan of one subnet."""
+
+    time: float
+    asker: str
+    members: tuple[str, ...]
+    complete: bool
+    reason: str
+    statistics: ScanStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTotals:
+    """All scans and probes since the daemon started."""
+
+    scans: int = 0
+    failed_scans: int = 0
+    probes: int = 0
+    queries: int = 0
+    timeouts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the daemon knows. ``connections`` and ``maps`` are None while they could never be read."""
+
+    time: float
+    ports: tuple[PortStatus, ...]
+    targets: tuple[TargetStatus, ...]
+    pairs: tuple[Pair, ...]
+    connections: tuple[Connection, ...] | None
+    maps: tuple[MapInfo, ...] | None
+    scans: tuple[SubnetScan, ...]
+    totals: ScanTotals
+    settled: bool
+    """Nothing is under way: every port is scanned, and every pair is connected or waits for something outside."""
