@@ -106,7 +106,7 @@ _TABLE: Final[dict[tuple[Rung, TaskManagementOutcome], _Next]] = {
 class ErrorLadder:
     """The error recovery of one SCSI host. ``now`` is seconds of any one clock; actions are to be done in order."""
 
-    __slots__ = ("_aborts", "_current", "_deadline", "_resets", "_rung")
+    __slots__ = ("_aborts", "_current", "_deadline", "_moot", "_resets", "_rung")
 
     def __init__(self) -> None:
         self._rung = Rung.IDLE
@@ -115,6 +115,8 @@ class ErrorLadder:
         self._resets: dict[int, None] = {}
         """LUNs whose reset is to come, in order."""
         self._current: AbortTask | ResetLun | None = None
+        self._moot = False
+        """The command that is being aborted was answered meanwhile."""
         self._deadline: float | None = None
 
     @property
@@ -131,19 +133,19 @@ class ErrorLadder:
         """A command's time is over. Told again of a command it already deals with, the ladder does nothing."""
         if self._rung is Rung.HOST_RESET or tag in self._aborts or lun in self._resets:
             return ()
-        current = self._current
-        if isinstance(current, AbortTask) and current.tag == tag:
-            return ()
-        if isinstance(current, ResetLun):
-            # A command sent during its LUN's reset waits for the next round; the reset decides about the others.
-            self._aborts[tag] = lun
-            return ()
+        match self._current:
+            case AbortTask(current, _) if current == tag:
+                return ()
+            case ResetLun(current) if current == lun:
+                return ()
         self._aborts[tag] = lun
         return self._climb(now) if self._rung is Rung.IDLE else ()
 
     def command_finished(self, tag: int) -> None:
-        """The command was answered after all: its abort is no longer wanted. An abort already sent runs its course."""
+        """The command was answered after all: its abort is no longer wanted; one already sent runs its course."""
         self._aborts.pop(tag, None)
+        if isinstance(self._current, AbortTask) and self._current.tag == tag:
+            self._moot = True
 
     def task_management_done(self, outcome: TaskManagementOutcome, now: float) -> tuple[RecoveryAction, ...]:
         """The outstanding function was answered (or could not be sent: SILENT).
@@ -157,11 +159,13 @@ class ErrorLadder:
         done: tuple[RecoveryAction, ...] = ()
         match current:
             case AbortTask(tag, lun):
-                if verdict is _Next.ABORTED:
+                if self._moot:
+                    pass  # The answer, whatever it says, is about a command that is no more.
+                elif verdict is _Next.ABORTED:
                     done = (FinishAborted(tag),)
                 else:
                     self._resets[lun] = None
-                if verdict is _Next.ABORT_SILENT:
+                if verdict is _Next.ABORT_SILENT and not self._moot:
                     self._aborts = {other: at for other, at in self._aborts.items() if at != lun}
             case ResetLun(lun):
                 if verdict is _Next.RESET_HOST:
@@ -185,10 +189,12 @@ class ErrorLadder:
         self._aborts.clear()
         self._resets.clear()
         self._current = None
+        self._moot = False
         self._deadline = None
 
     def _climb(self, now: float) -> tuple[RecoveryAction, ...]:
         """Aborts first, in order; then the LUN resets; then idle."""
+        self._moot = False
         if self._aborts:
             tag = next(iter(self._aborts))
             self._current = AbortTask(tag, self._aborts.pop(tag))

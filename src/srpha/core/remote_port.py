@@ -258,7 +258,7 @@ class RemotePort:
     def set_timers(self, timers: RemotePortTimers, now: float) -> None:
         """Set the timers as a write to sysfs does.
 
-        ``reconnect_delay`` switched on arms the reconnect and switched off disarms it at once. A fail timer that is armed
+        ``reconnect_delay`` switched on arms the reconnect and switched off disarms it at once. An armed fail timer
         keeps its time; its new value counts from the next transport error.
         """
         before, self._timers = self._timers, timers

@@ -6,6 +6,7 @@ and tells its host once when it is of no use any more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from srpha.core.error_recovery import TaskManagementOutcome
@@ -38,6 +39,7 @@ from srpha.wire.srp_io import (
 )
 
 if TYPE_CHECKING:
+    from srpha.embedded.initiator.device import UnitQueue
     from srpha.embedded.initiator.request import Request
 
 RESERVED_CREDITS: Final = 1
@@ -53,11 +55,11 @@ _STATUS: Final = {int(status): status for status in ScsiStatus}
 class ChannelOwner(Protocol):
     """Who hears of what happens on a channel."""
 
-    backlog: bool
-    """Some unit has commands that wait for credits."""
+    queued: dict[UnitQueue, None]
+    """Units with commands that wait to be sent."""
 
     def drain(self) -> None:
-        """Credits came back while :attr:`backlog` is set."""
+        """Credits came back while :attr:`queued` is not empty."""
         ...
 
     def late_response(self, request: Request) -> None:
@@ -191,6 +193,14 @@ class Channel:
         self._send(TaskManagement(tag=tag, lun=lun_field, function=function, task_tag=task_tag).encode())
         return True
 
+    def withdraw(self, tags: Sequence[int]) -> list[Request]:
+        """Take outstanding commands off the channel: the target has confirmed that it is rid of them."""
+        withdrawn = [request for tag in tags if (request := self.requests.pop(tag, None)) is not None]
+        for request in withdrawn:
+            request.unit.active -= 1
+            self._unmap(request)
+        return withdrawn
+
     def close(self) -> dict[int, Request]:
         """Disconnect silently; the requests outstanding, whose memory the target cannot reach any more."""
         if self.is_open:
@@ -216,10 +226,13 @@ class Channel:
     def _release(self) -> dict[int, Request]:
         requests, self.requests = self.requests, {}
         for request in requests.values():
-            if request.region is not None:
-                self._rdma.deregister(request.region)
-                request.region = None
+            self._unmap(request)
         return requests
+
+    def _unmap(self, request: Request) -> None:
+        if request.region is not None:
+            self._rdma.deregister(request.region)
+            request.region = None
 
     def _closed(self, reason: CloseReason) -> None:
         if self.is_open:
@@ -259,7 +272,7 @@ class Channel:
                 owner.late_response(request)
             request.unit.active -= 1
             command.done(command)
-        if owner is not None and owner.backlog:
+        if owner is not None and owner.queued:
             owner.drain()
 
     def _unmatched(self, response: Response) -> None:
@@ -289,7 +302,7 @@ class Channel:
                 self.target_logouts += 1
             case opcode:
                 raise DecodeError(f"unit with opcode {opcode} from a target")
-        if self._owner is not None and self._owner.backlog:
+        if self._owner is not None and self._owner.queued:
             self._owner.drain()
 
 
