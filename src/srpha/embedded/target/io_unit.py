@@ -1,4 +1,4 @@
-"""The I/O unit of a target: which controllers sit in its slots, and the change ID that says that they moved (IBA 16.3)."""
+"""The I/O unit of a target: which controllers sit in its slots, and the change ID that tells (IBA 16.3)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """An SRP target: its target ports on the HCA ports of its host, logins, and its life (SRP r16a chapters 4 to 6).
 
-A target port is an I/O controller; every HCA port of the target leads to each of them, as with Linux targets. I_T nexuses
-therefore belong to the controller, not to the HCA port: a login through another HCA port with the same initiator port
-identifier meets the nexus that the first one made.
+A target port is an I/O controller; every HCA port of the target leads to each of them, as with Linux targets. I_T
+nexuses therefore belong to the controller, not to the HCA port: a login through another HCA port with the same
+initiator port identifier meets the nexus that the first one made.
 
-A single-channel login ends that nexus *before* it is answered: commands aborted, channels disconnected. Whoever gets the
-answer knows that nothing sent over the old nexus will be executed any more. Fencing relies on it.
+A single-channel login ends that nexus *before* it is answered: commands aborted, channels disconnected. Whoever gets
+the answer knows that nothing sent over the old nexus will be executed any more. Fencing relies on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Final
 
 from srpha.core.seams import Unwatch
-from srpha.embedded.fabric.cm import ConnectError
+from srpha.embedded.fabric.cm_connect import ConnectError
 from srpha.embedded.target.dm_agent import DeviceManagementAgent
 from srpha.embedded.target.hold import Hold, HoldScope
 from srpha.embedded.target.io_unit import IoUnit
