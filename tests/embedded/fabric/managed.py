@@ -92,11 +92,6 @@ class Subnet:
             self._running = None
             self.smi.close()
 
-    async def next_sweep(self) -> None:
-        sweeps = self.sm.sweeps
-        while self.sm.sweeps == sweeps:
-            await asyncio.sleep(0.001)
-
     def sa(self, name: str) -> MadAddress:
         return MadAddress(lid=self.port(name).sm_lid)
 

@@ -198,17 +198,20 @@ class Configurator:
         settings = self._settings
         wanted: list[tuple[PortKey, SmpRequest]] = []
         for key, port in self._end_ports():
+            info, lid = port.info, self._memory.lids.lid(port.guid) or 0
+            told = (lid, 0, sm_lid, settings.sm_sl, settings.prefix, settings.subnet_timeout)
+            if told == (info.lid, info.lmc, info.sm_lid, info.sm_sl, info.gid_prefix, info.subnet_timeout):
+                continue
             asked = replace(
-                port.info,
-                lid=self._memory.lids.lid(port.guid) or 0,
+                _unchanged(info),
+                lid=lid,
                 lmc=0,
                 sm_lid=sm_lid,
                 sm_sl=settings.sm_sl,
                 gid_prefix=settings.prefix,
                 subnet_timeout=settings.subnet_timeout,
             )
-            if asked != port.info:
-                wanted.append((key, self._set(port, _unchanged(asked))))
+            wanted.append((key, self._set(port, asked)))
         await self._apply(wanted, self._learn)
 
     async def _set_routes(self) -> dict[int, bytes]:

@@ -196,6 +196,8 @@ class GeneralServices:
         if not 0 < datagram.slid < 0xC000:
             raise DecodeError(f"source LID {datagram.slid:#06x} is not unicast")
         grh = rc.read_grh(datagram)
+        if grh is not None and grh.dgid != self._port.gid:
+            raise DecodeError(f"destination GID {grh.dgid} is not this port's")
         service_level = packet[1] >> 4
         source = MadAddress(
             lid=datagram.slid,

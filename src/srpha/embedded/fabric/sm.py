@@ -62,6 +62,7 @@ class SubnetManager:
         self._traps: dict[int, Notice] = {}
         self._wake = asyncio.Event()
         self._swept = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
         self.view = empty_view(settings.ports.prefix)
         self.administrator = SubnetAdministrator(gsi, settings.administrator)
         self.sweeps = 0
@@ -83,6 +84,8 @@ class SubnetManager:
         finally:
             for end in ends:
                 end()
+            for waiter in self._waiters:
+                waiter.cancel()
             port.sm_info = None
             port.set_capability(PortCapability.SM, on=False)
 
@@ -93,6 +96,13 @@ class SubnetManager:
     def sweep_soon(self) -> None:
         """Ask for a sweep."""
         self._wake.set()
+
+    async def sweep(self) -> None:
+        """Ask for a sweep and wait until one that began after this call is over. Cancelled when no sweep will come."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._wake.set()
+        await waiter
 
     def set_partitions(self, partitions: tuple[Partition, ...]) -> None:
         """Change the partitions; every P_Key table is written anew in the next sweep, which follows soon."""
@@ -111,7 +121,13 @@ class SubnetManager:
     async def _sweep_forever(self) -> None:
         while True:
             self._wake.clear()
-            await self._sweep()
+            waiters, self._waiters = self._waiters, []
+            try:
+                await self._sweep()
+            finally:
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
             try:
                 async with asyncio.timeout(self._settings.sweep_interval):
                     await self._wake.wait()
