@@ -50,7 +50,7 @@ Ca	2 "H-5254000000000010"		# "host1 mlx5_0"
 """
 
 
-@pytest.mark.outside("ibsim-utils")
+@pytest.mark.outside("ibsim")
 @pytest.mark.parametrize(
     ("name", "nodes", "links"),
     [
@@ -69,7 +69,7 @@ def test_debian_example_loads(name: str, nodes: int, links: int) -> None:
     assert (len(topology.nodes), len(topology.links)) == (nodes, links)
 
 
-@pytest.mark.outside("ibsim-utils")
+@pytest.mark.outside("ibsim")
 def test_debian_example_with_a_planted_fault_is_refused(tmp_path: Path) -> None:
     path = DEBIAN_EXAMPLES / "net"
     if not path.exists():

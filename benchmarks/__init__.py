@@ -1,0 +1,1 @@
+"""Measurements of srpha; ``python -m benchmarks`` runs them and writes bench-results/."""
