@@ -213,10 +213,11 @@ class ConnectionManager:
         """Answer a REQ with REJ."""
         request = self._take(exchange)
         if exchange.state is CmState.REQ_RECEIVED:
-            message = self._rejection(exchange.local_id, request, reason, ari, private_data)
+            message = _rejection(request, exchange.local_id, reason, ari, private_data)
+            mad = pack_mad(message, exchange.tid)
             exchange.answered = True
             self._forget(exchange)
-            self._send_rejection(exchange.peer, exchange.tid, request, message)
+            self._turn_away(exchange.peer, request, mad)
 
     def close(self) -> None:
         """Stop silently and for good."""
@@ -287,21 +288,8 @@ class ConnectionManager:
         self._tell(exchange.peer, exchange.tid, reject)
         self._end(exchange, CloseReason.HANDSHAKE)
 
-    def _rejection(
-        self, local_id: int, request: ConnectionRequest, reason: int, ari: bytes = b"", private_data: bytes = b""
-    ) -> ConnectionReject:
-        return ConnectionReject(
-            local_comm_id=local_id,
-            remote_comm_id=request.local_comm_id,
-            message=MessageKind.REQ,
-            info_length=len(ari),
-            reason=reason,
-            additional_info=ari,
-            private_data=private_data,
-        )
-
-    def _send_rejection(self, peer: MadAddress, tid: int, request: ConnectionRequest, reject: ConnectionReject) -> None:
-        mad = pack_mad(reject, tid)
+    def _turn_away(self, peer: MadAddress, request: ConnectionRequest, mad: bytes) -> None:
+        """Answer a REQ with a REJ, and with the same one when it comes again."""
         self._rejected[_instance(request)] = mad
         if len(self._rejected) > _REMEMBERED:
             del self._rejected[next(iter(self._rejected))]
@@ -449,7 +437,7 @@ class ConnectionManager:
         else:
             refusal = objection(self._port, request)
         if refusal is not None:
-            self._send_rejection(source, tid, request, self._rejection(0, request, refusal))
+            self._turn_away(source, request, pack_mad(_rejection(request, 0, refusal), tid))
             if stale is not None:
                 self._end(stale, CloseReason.STALE)
             return
@@ -527,6 +515,20 @@ class ConnectionManager:
             self.dropped += 1
         else:
             self._end(exchange, CloseReason.DISCONNECTED)
+
+
+def _rejection(
+    request: ConnectionRequest, local_id: int, reason: int, ari: bytes = b"", private_data: bytes = b""
+) -> ConnectionReject:
+    return ConnectionReject(
+        local_comm_id=local_id,
+        remote_comm_id=request.local_comm_id,
+        message=MessageKind.REQ,
+        info_length=len(ari),
+        reason=reason,
+        additional_info=ari,
+        private_data=private_data,
+    )
 
 
 def _instance(request: ConnectionRequest) -> tuple[int, int, int, int]:
