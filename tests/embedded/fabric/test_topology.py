@@ -63,8 +63,6 @@ Ca	2 "H-5254000000000010"		# "host1 mlx5_0"
 )
 def test_debian_example_loads(name: str, nodes: int, links: int) -> None:
     path = DEBIAN_EXAMPLES / name
-    if not path.exists():
-        pytest.skip("needs the examples of Debian's package ibsim-utils")
     topology = load_topology(path)
     assert (len(topology.nodes), len(topology.links)) == (nodes, links)
 
@@ -72,8 +70,6 @@ def test_debian_example_loads(name: str, nodes: int, links: int) -> None:
 @pytest.mark.outside("ibsim")
 def test_debian_example_with_a_planted_fault_is_refused(tmp_path: Path) -> None:
     path = DEBIAN_EXAMPLES / "net"
-    if not path.exists():
-        pytest.skip("needs the examples of Debian's package ibsim-utils")
     broken = tmp_path / "net"
     broken.write_text(path.read_text().replace('[2]\t"Hca2"[2]', '[2]\t"Hca2"[3]'))
     with pytest.raises(TopologyError, match=r"net:\d+: Switch1/2 is cabled to Hca2/3, but 'Hca2' has ports 1 to 2"):
