@@ -66,7 +66,7 @@ class PcapWriter:
                 self.write(now, packet)
 
         stop_sent = fabric.tap(heard)
-        stop_arrived = fabric.tap(lambda now, at, packet: heard(now, at, packet), arrivals=True)
+        stop_arrived = fabric.tap(heard, arrivals=True)
 
         def detach() -> None:
             stop_sent()
