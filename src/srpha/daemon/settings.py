@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from srpha.core.discovery import ScanSettings
 from srpha.core.reconcile import BackOff
 from srpha.core.remote_port import RemotePortTimers
 from srpha.core.rules import Rule, Rules
+from srpha.core.scan_settings import ScanSettings
 from srpha.core.target_port import InitiatorExt, TargetPort
 
 
