@@ -89,7 +89,7 @@ class End:
 
 
 class Pair:
-    """Ends ``a`` and ``b``; :meth:`run` moves packets, flushes acknowledgements and lets time pass until all is quiet."""
+    """Ends ``a`` and ``b``; :meth:`run` moves packets and lets time pass until all is quiet."""
 
     def __init__(self, *, mtu: int = 256, psn: int = 0xFFFFF0) -> None:
         self.now = 0.0

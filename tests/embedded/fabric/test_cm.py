@@ -18,6 +18,7 @@ from srpha.embedded.fabric.rdma import (
 )
 from srpha.wire.cm import (
     CmAttribute,
+    CmMessage,
     ConnectionPath,
     ConnectionReply,
     ConnectionRequest,
@@ -293,17 +294,23 @@ async def test_a_request_whose_peer_gave_up_cannot_be_accepted() -> None:
     assert nothing_left(world)
 
 
-async def test_cancelling_after_the_reply_disconnects() -> None:
+@pytest.mark.parametrize("delivered", [False, True])
+async def test_cancelling_when_the_reply_is_there_disconnects(delivered: bool) -> None:
     world = RdmaWorld()
     world.b.serve()
     login = asyncio.ensure_future(world.connect())
-    while not world.a.rdma.connections:
-        await asyncio.sleep(1e-6)
-    if not login.done():
-        login.cancel()
-    await asyncio.gather(login, return_exceptions=True)
-    for connection in world.a.connections:
-        connection.disconnect()
+
+    def cancel_at_rtu(message: CmMessage) -> int:
+        if attribute_of(message) is RTU:
+            if delivered:
+                asyncio.get_running_loop().call_soon(login.cancel)
+            else:
+                login.cancel()
+        return 1
+
+    world.a.copies = cancel_at_rtu
+    with pytest.raises(asyncio.CancelledError):
+        await login
     await asyncio.sleep(1)
     assert world.b.closed == [CloseReason.DISCONNECTED]
     assert nothing_left(world)
@@ -372,12 +379,12 @@ async def test_a_crashed_port_is_silent_and_its_peer_finds_out() -> None:
     connection, _ = await world.pair()
     world.b.rdma.close()
     start = now()
+    ended: list[tuple[CloseReason, float]] = []
+    connection.on_closed = lambda reason: ended.append((reason, now() - start))
     world.b.said.clear()
     connection.send(b"anybody?")
-    while not world.a.closed:
-        await asyncio.sleep(TICK / 64)
-    assert now() - start == pytest.approx(3 * TICK, abs=TICK / 32)
-    assert world.a.closed == [CloseReason.RETRY_EXCEEDED]
+    await asyncio.sleep(60)
+    assert ended == [(CloseReason.RETRY_EXCEEDED, pytest.approx(3 * TICK))]
     assert world.b.said == world.b.closed == []
 
 

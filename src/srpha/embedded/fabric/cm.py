@@ -25,11 +25,14 @@ from srpha.embedded.fabric.cm_exchange import (
     Exchange,
     acceptor_parameters,
     initiator_parameters,
+    instance_of,
+    make_rejection,
     make_reply,
     make_request,
     objection,
     wait_of,
 )
+from srpha.embedded.fabric.cm_request import ConnectRequest
 from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.hardware import Port, PortEvent
 from srpha.embedded.fabric.rc_connection import AckBatch, RcConnection, RcParameters
@@ -51,7 +54,7 @@ from srpha.wire.cm import (
 )
 from srpha.wire.cm_reject import RejectReason
 from srpha.wire.errors import DecodeError
-from srpha.wire.identifiers import Gid, pkeys_match
+from srpha.wire.identifiers import pkeys_match
 from srpha.wire.rc import MTU_BYTES
 from srpha.wire.sa import PathRecord
 from srpha.wire.smp import PortState
@@ -60,56 +63,6 @@ _REMEMBERED: Final = 256
 """Rejected REQs whose answer is kept for when they come again."""
 _NO_DREQ: Final = frozenset({CloseReason.DISCONNECTED, CloseReason.PORT_DOWN, CloseReason.STALE})
 """Ends of which the peer knows, or cannot be told."""
-
-
-class ConnectRequest:
-    """A REQ that waits for its answer: exactly one of :meth:`accept` and :meth:`reject`, now or later."""
-
-    __slots__ = (
-        "_exchange",
-        "_manager",
-        "local_gid",
-        "pkey",
-        "private_data",
-        "remote_gid",
-        "remote_lid",
-        "remote_qpn",
-        "service_id",
-    )
-
-    def __init__(self, manager: ConnectionManager, exchange: Exchange, request: ConnectionRequest) -> None:
-        path = request.primary_path
-        self._manager = manager
-        self._exchange = exchange
-        self.service_id = request.service_id
-        self.private_data = request.private_data
-        """92 bytes."""
-        self.local_gid: Gid = path.remote_gid
-        self.remote_gid: Gid = path.local_gid
-        self.remote_lid = path.local_lid
-        self.remote_qpn = request.local_qpn
-        self.pkey = request.pkey
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the peer waits for our answer: False once answered, given up by the peer, or the port went down."""
-        return self._exchange.state is CmState.REQ_RECEIVED
-
-    def accept(self, private_data: bytes = b"", options: ConnectOptions | None = None) -> RcConnection:
-        """Answer REP with at most 196 bytes of private data. What is posted before RTU arrives waits for it.
-
-        ``options``: only ``responder_resources``, ``initiator_depth``, ``max_message`` and ``close_on_port_error``
-        count here, the rest is the peer's choice. Set the callbacks on the result at once.
-        Raises :class:`ConnectError` when the peer gave up or the port went down, RuntimeError when already answered.
-        """
-        return self._manager.accept(self._exchange, private_data, options or ConnectOptions())
-
-    def reject(self, reason: int, ari: bytes = b"", private_data: bytes = b"") -> None:
-        """Answer REJ with at most 72 bytes of additional information and 148 bytes of private data.
-
-        Does nothing when the peer gave up or the port went down; RuntimeError when already answered.
-        """
-        self._manager.reject(self._exchange, reason, ari, private_data)
 
 
 class ConnectionManager:
@@ -213,7 +166,7 @@ class ConnectionManager:
         """Answer a REQ with REJ."""
         request = self._take(exchange)
         if exchange.state is CmState.REQ_RECEIVED:
-            message = _rejection(request, exchange.local_id, reason, ari, private_data)
+            message = make_rejection(request, exchange.local_id, reason, ari, private_data)
             mad = pack_mad(message, exchange.tid)
             exchange.answered = True
             self._forget(exchange)
@@ -290,7 +243,7 @@ class ConnectionManager:
 
     def _turn_away(self, peer: MadAddress, request: ConnectionRequest, mad: bytes) -> None:
         """Answer a REQ with a REJ, and with the same one when it comes again."""
-        self._rejected[_instance(request)] = mad
+        self._rejected[instance_of(request)] = mad
         if len(self._rejected) > _REMEMBERED:
             del self._rejected[next(iter(self._rejected))]
         self._gsi.send(peer, mad)
@@ -411,7 +364,7 @@ class ConnectionManager:
 
     def _on_request(self, source: MadAddress, tid: int, request: ConnectionRequest) -> None:
         known = self._by_peer.get((request.local_ca_guid, request.local_comm_id))
-        if known is not None and known.request is not None and _instance(known.request) == _instance(request):
+        if known is not None and known.request is not None and instance_of(known.request) == instance_of(request):
             if known.state is CmState.REQ_RECEIVED:
                 mra = MessageReceiptAck(
                     local_comm_id=known.local_id,
@@ -423,7 +376,7 @@ class ConnectionManager:
             elif known.state is CmState.REP_SENT:
                 self._gsi.send(source, known.last)
             return
-        rejected = self._rejected.get(_instance(request))
+        rejected = self._rejected.get(instance_of(request))
         if rejected is not None:
             self._gsi.send(source, rejected)
             return
@@ -437,7 +390,7 @@ class ConnectionManager:
         else:
             refusal = objection(self._port, request)
         if refusal is not None:
-            self._turn_away(source, request, pack_mad(_rejection(request, 0, refusal), tid))
+            self._turn_away(source, request, pack_mad(make_rejection(request, 0, refusal), tid))
             if stale is not None:
                 self._end(stale, CloseReason.STALE)
             return
@@ -515,22 +468,3 @@ class ConnectionManager:
             self.dropped += 1
         else:
             self._end(exchange, CloseReason.DISCONNECTED)
-
-
-def _rejection(
-    request: ConnectionRequest, local_id: int, reason: int, ari: bytes = b"", private_data: bytes = b""
-) -> ConnectionReject:
-    return ConnectionReject(
-        local_comm_id=local_id,
-        remote_comm_id=request.local_comm_id,
-        message=MessageKind.REQ,
-        info_length=len(ari),
-        reason=reason,
-        additional_info=ari,
-        private_data=private_data,
-    )
-
-
-def _instance(request: ConnectionRequest) -> tuple[int, int, int, int]:
-    """What tells a REQ that comes again from another one under the same id."""
-    return request.local_ca_guid, request.local_comm_id, request.local_qpn, request.starting_psn

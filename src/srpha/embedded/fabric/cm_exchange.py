@@ -12,8 +12,10 @@ from srpha.embedded.fabric.hardware import Port
 from srpha.embedded.fabric.rc_connection import RcConnection, RcParameters
 from srpha.wire.cm import (
     ConnectionPath,
+    ConnectionReject,
     ConnectionReply,
     ConnectionRequest,
+    MessageKind,
     TransportService,
     timeout_seconds,
 )
@@ -210,6 +212,26 @@ def acceptor_parameters(exchange: Exchange, pkey: int, request: ConnectionReques
         close_on_port_error=options.close_on_port_error,
         private_data=request.private_data,
     )
+
+
+def make_rejection(
+    request: ConnectionRequest, local_id: int, reason: int, ari: bytes = b"", private_data: bytes = b""
+) -> ConnectionReject:
+    """The REJ of a REQ."""
+    return ConnectionReject(
+        local_comm_id=local_id,
+        remote_comm_id=request.local_comm_id,
+        message=MessageKind.REQ,
+        info_length=len(ari),
+        reason=reason,
+        additional_info=ari,
+        private_data=private_data,
+    )
+
+
+def instance_of(request: ConnectionRequest) -> tuple[int, int, int, int]:
+    """What tells a REQ that comes again from another one under the same id."""
+    return request.local_ca_guid, request.local_comm_id, request.local_qpn, request.starting_psn
 
 
 def _ack_timeout(options: ConnectOptions, path: PathRecord) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 
 from srpha.core.seams import Unwatch
-from srpha.embedded.fabric.cm import ConnectionManager, ConnectRequest
+from srpha.embedded.fabric.cm import ConnectionManager
 from srpha.embedded.fabric.cm_connect import (
     CmRejectedError,
     CmTimeoutError,
@@ -19,6 +19,7 @@ from srpha.embedded.fabric.cm_connect import (
     ConnectOptions,
     PortDownError,
 )
+from srpha.embedded.fabric.cm_request import ConnectRequest
 from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.hardware import Port
 from srpha.embedded.fabric.rc_connection import RcConnection

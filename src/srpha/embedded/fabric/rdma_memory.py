@@ -40,8 +40,8 @@ class RegionTable:
         self._address = 0x7F00_0000_0000
 
     def register(self, buffer: Buffer) -> MemoryRegion:
-        """Let peers reach ``buffer``, which must be contiguous bytes; no copy is made."""
-        view = buffer if type(buffer) is memoryview else memoryview(buffer)
+        """Let peers reach ``buffer``; no copy is made. TypeError for a view that is not contiguous."""
+        view = buffer.cast("B") if type(buffer) is memoryview else memoryview(buffer)
         key = self._key = (self._key + _KEY_STEP) & 0xFFFFFFFF
         address = self._address
         region = MemoryRegion(key, address, view)
