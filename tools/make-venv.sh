@@ -10,7 +10,7 @@ usable() { # a Python that starts (a pyenv shim may not) and is new enough
 
 create() {
     for python in ${PYTHON:+"$PYTHON"} python3 python3.11 python3.12 python3.13 python3.14 /usr/bin/python3; do
-        if usable "$python" && "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        if usable "$python" && "$python" -c 'import venv; from ensurepip import version' 2>/dev/null; then
             echo "making $venv with $("$python" -c 'import sys; print(sys.executable, sys.version.split()[0])')"
             if "$python" -m venv --clear "$venv"; then
                 return 0
