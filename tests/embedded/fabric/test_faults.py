@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from by_hand import configure, mad_packet, make_fabric, rc_packet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +36,7 @@ from srpha.embedded.fabric.faults import (
 from srpha.embedded.fabric.hardware import Traffic
 from srpha.embedded.fabric.topology import PortRef
 from srpha.wire.smp import PortState
+from tests.embedded.fabric.by_hand import configure, mad_packet, make_fabric, rc_packet
 
 A1 = PortRef("a", 1)
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from by_hand import configure, mad_packet, make_fabric, payload_of, rc_packet, route_to
 
 from srpha.embedded.fabric.hardware import Fabric, Impairment, Port, PortEvent, Traffic
 from srpha.embedded.fabric.topology import PortRef, TopologyError
 from srpha.wire import rc
 from srpha.wire.smp import PortState
+from tests.embedded.fabric.by_hand import configure, mad_packet, make_fabric, payload_of, rc_packet, route_to
 
 
 def ready(*, timer_floor: float = 0.0) -> tuple[Fabric, Port, Port, list[bytes]]:

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from by_hand import configure, make_fabric, payload_of, smp_packet
 
 from srpha.embedded.fabric.hardware import Fabric, Port, PortEvent
 from srpha.wire.layout import Structure
@@ -27,6 +26,7 @@ from srpha.wire.smp import (
     directed_path,
     read_smp,
 )
+from tests.embedded.fabric.by_hand import configure, make_fabric, payload_of, smp_packet
 
 
 class Manager:
