@@ -1,0 +1,139 @@
+"""The ``srpha`` command. Each command imports what it needs when it runs, so that help and completion stay quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srpha import __version__
+
+app = typer.Typer(
+    name="srpha",
+    help="SRP (SCSI RDMA Protocol) high availability for Linux.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+lab = typer.Typer(help="An embedded fabric with targets, initiator and multipath, kept running.", no_args_is_help=True)
+app.add_typer(lab, name="lab")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+SocketOption = Annotated[
+    Path | None, typer.Option("--socket", help="Control socket of the lab or daemon.", envvar="SRPHA_SOCKET")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"srpha {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@app.command()
+def demo(
+    topology: Annotated[
+        Path | None,
+        typer.Option(help="World file (TOML) or topology in ibsim/ibnetdiscover format; default: the packaged one."),
+    ] = None,
+    recovery: Annotated[
+        str, typer.Option(help="Recovery as OFED's ib_srp (ofed) or today's kernel (kernel).")
+    ] = "ofed",
+    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 1,
+    json: JsonOption = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="In virtual time: quick, and the same for the same seed.")
+    ] = False,
+    capture: Annotated[Path | None, typer.Option(help="Write all management datagrams to this pcap file.")] = None,
+) -> None:
+    """Pull a cable under verified I/O and watch everything return to its original state."""
+    from srpha.cli.demo import run_demo  # noqa: PLC0415
+
+    raise typer.Exit(
+        run_demo(topology=topology, recovery=recovery, seed=seed, as_json=json, fast=fast, capture=capture)
+    )
+
+
+@lab.command()
+def up(
+    file: Annotated[Path | None, typer.Argument(help="World file (TOML) or topology; default: the demo's.")] = None,
+    recovery: Annotated[str, typer.Option(help="ofed or kernel.")] = "kernel",
+    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 1,
+    load: Annotated[bool, typer.Option(help="Run verified I/O on every multipath device.")] = True,
+    socket: SocketOption = None,
+) -> None:
+    """Start a world and keep it running until interrupted or until 'srpha lab down'."""
+    from srpha.cli.lab import lab_up  # noqa: PLC0415
+
+    raise typer.Exit(lab_up(file=file, recovery=recovery, seed=seed, load=load, socket=socket))
+
+
+@lab.command()
+def down(socket: SocketOption = None) -> None:
+    """Stop the running world."""
+    from srpha.cli.lab import lab_down  # noqa: PLC0415
+
+    raise typer.Exit(lab_down(socket))
+
+
+@lab.command()
+def fault(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="FAULT [ARGUMENT]...", help="For example: link-down host1-a/1")
+    ] = None,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> None:
+    """Inject a fault into the running world; without a fault, list the kinds."""
+    from srpha.cli.lab import lab_fault  # noqa: PLC0415
+
+    raise typer.Exit(lab_fault(words or [], as_json=json, socket=socket))
+
+
+@app.command()
+def discover(json: JsonOption = False, socket: SocketOption = None) -> None:
+    """Scan now, and show every SRP target port in reach."""
+    from srpha.cli.show import show_discover  # noqa: PLC0415
+
+    raise typer.Exit(show_discover(as_json=json, socket=socket))
+
+
+@app.command()
+def status(json: JsonOption = False, socket: SocketOption = None) -> None:
+    """One line per multipath device: paths up of expected, redundancy, state. Exit 1 when something is degraded."""
+    from srpha.cli.show import show_status  # noqa: PLC0415
+
+    raise typer.Exit(show_status(as_json=json, socket=socket))
+
+
+@app.command()
+def paths(json: JsonOption = False, socket: SocketOption = None) -> None:
+    """Every target port from every local port: connected or why not, remote-port state, timers, devices."""
+    from srpha.cli.show import show_paths  # noqa: PLC0415
+
+    raise typer.Exit(show_paths(as_json=json, socket=socket))
+
+
+@app.command()
+def events(
+    since: Annotated[int, typer.Option(help="Only events after this number.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep showing new events.")] = False,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> None:
+    """What happened, oldest first; with --json one object per line."""
+    from srpha.cli.show import show_events  # noqa: PLC0415
+
+    raise typer.Exit(show_events(since=since, follow=follow, as_json=json, socket=socket))
+
+
+def main() -> None:
+    """Entry point of the ``srpha`` command."""
+    app()
