@@ -90,6 +90,7 @@ class World:
         self._group: asyncio.TaskGroup | None = None
         self._sm_node = spec.sm
         self._sm_task: asyncio.Task[None] | None = None
+        self._management: SubnetManagement | None = None
         self.subnet_manager: SubnetManager | None = None
         self.targets = {plan.name: self._make_target(plan) for plan in spec.targets}
         self.hosts = {plan.name: EmbeddedHost(self, plan) for plan in spec.hosts}
@@ -139,9 +140,16 @@ class World:
 
     def _start_subnet_manager(self) -> None:
         port = self.fabric.node(self._sm_node).all_ports()[0]
-        manager = SubnetManager(port, SubnetManagement(port), self.general_services(port), self.settings.subnet)
-        self.subnet_manager = manager
-        self._sm_task = self._spawn(manager.run())
+        self._management = SubnetManagement(port)
+        self.subnet_manager = SubnetManager(port, self._management, self.general_services(port), self.settings.subnet)
+        self._sm_task = self._spawn(self.subnet_manager.run())
+
+    def _stop_subnet_manager(self) -> None:
+        if self._sm_task is not None and self._management is not None:
+            self._sm_task.cancel()
+            # At once, so that a manager may start on the same port within this turn of the loop.
+            self._management.close()
+        self._sm_task = self._management = self.subnet_manager = None
 
     def _subnet_fault(self, fault: Fault) -> None:
         match fault:
