@@ -112,8 +112,8 @@ class ErrorLadder:
         self._rung = Rung.IDLE
         self._aborts: dict[int, int] = {}
         """Tag to LUN of the commands whose abort is to come, in the order of their time-outs."""
-        self._resets: dict[int, None] = {}
-        """LUNs whose reset is to come, in order."""
+        self._resets: dict[int, set[int]] = {}
+        """LUNs whose reset is to come, in order, with the tags of the commands that it is for."""
         self._current: AbortTask | ResetLun | None = None
         self._moot = False
         """The command that is being aborted was answered meanwhile."""
@@ -131,7 +131,10 @@ class ErrorLadder:
 
     def command_timed_out(self, tag: int, lun: int, now: float) -> tuple[RecoveryAction, ...]:
         """A command's time is over. Told again of a command it already deals with, the ladder does nothing."""
-        if self._rung is Rung.HOST_RESET or tag in self._aborts or lun in self._resets:
+        if self._rung is Rung.HOST_RESET or tag in self._aborts:
+            return ()
+        if lun in self._resets:
+            self._resets[lun].add(tag)
             return ()
         match self._current:
             case AbortTask(current, _) if current == tag:
@@ -142,8 +145,12 @@ class ErrorLadder:
         return self._climb(now) if self._rung is Rung.IDLE else ()
 
     def command_finished(self, tag: int) -> None:
-        """The command was answered after all: its abort is no longer wanted; one already sent runs its course."""
+        """The command was answered after all: nothing more is done for its sake. What was sent runs its course."""
         self._aborts.pop(tag, None)
+        for lun, tags in tuple(self._resets.items()):
+            tags.discard(tag)
+            if not tags:
+                del self._resets[lun]
         if isinstance(self._current, AbortTask) and self._current.tag == tag:
             self._moot = True
 
@@ -164,9 +171,11 @@ class ErrorLadder:
                 elif verdict is _Next.ABORTED:
                     done = (FinishAborted(tag),)
                 else:
-                    self._resets[lun] = None
-                if verdict is _Next.ABORT_SILENT and not self._moot:
-                    self._aborts = {other: at for other, at in self._aborts.items() if at != lun}
+                    tags = self._resets.setdefault(lun, set())
+                    tags.add(tag)
+                    if verdict is _Next.ABORT_SILENT:
+                        tags.update(other for other, at in self._aborts.items() if at == lun)
+                        self._aborts = {other: at for other, at in self._aborts.items() if at != lun}
             case ResetLun(lun):
                 if verdict is _Next.RESET_HOST:
                     return self._reset_host()
