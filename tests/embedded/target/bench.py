@@ -10,11 +10,14 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from srpha.embedded.fabric.cm_connect import CmRejectedError, ConnectOptions
 from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.rc_connection import RcConnection
 from srpha.embedded.fabric.rc_outcome import CloseReason
 from srpha.embedded.fabric.rdma import RdmaPort
+from srpha.embedded.target.hold import Hold
 from srpha.embedded.target.spec import TargetSpec
 from srpha.embedded.target.srp_target import SrpTarget
 from srpha.embedded.target.transport import Attachment
@@ -22,7 +25,6 @@ from srpha.wire.sa import PathRecord
 from srpha.wire.srp import (
     LoginReject,
     LoginRequest,
-    LoginResponse,
     TaskManagement,
     decode_login_reject,
     decode_login_response,
@@ -201,13 +203,13 @@ class Bench:
         places = {key: changes.pop(key) for key in ("host_port", "target_port", "controller") if key in changes}
         if private_data is None:
             private_data = self.request(controller=places.get("controller", 0), **changes).encode()
-        try:
+        with pytest.raises(CmRejectedError) as caught:
             await self.connect(private_data, **places)
-        except CmRejectedError as rejection:
-            assert rejection.reason == 28
-            return decode_login_reject(rejection.private_data)
-        raise AssertionError("the login was accepted")
+        assert caught.value.reason == 28
+        return decode_login_reject(caught.value.private_data)
 
 
-def response_of(connection: RcConnection) -> LoginResponse:
-    return decode_login_response(connection.private_data)
+async def held(hold: Hold, count: int) -> None:
+    """Wait until ``hold`` keeps ``count`` commands."""
+    while len(hold) < count:  # noqa: ASYNC110 - a hold tells nobody, and time is virtual
+        await asyncio.sleep(0.001)

@@ -87,12 +87,16 @@ def test_blocks_beyond_the_end(device: TargetDevice, nexus: ScsiNexus, text: str
     assert outcome.sense.hex() == OUT_OF_RANGE
 
 
-@pytest.mark.parametrize("text", ["28 20 00000000 00 0001 00", "2a 60 00000000 00 0001 00", "2f 20 00000000 00 0001 00"])
+@pytest.mark.parametrize(
+    "text", ["28 20 00000000 00 0001 00", "2a 60 00000000 00 0001 00", "2f 20 00000000 00 0001 00"]
+)
 def test_protection_information_is_refused(device: TargetDevice, nexus: ScsiNexus, text: str) -> None:
     assert_invalid_field(run(device, nexus, text, bytes(512)), 1)
 
 
-@pytest.mark.parametrize(("text", "byte"), [("28 00 00000000 00 0021 00", 7), ("88 00 0000000000000000 00000021 00 00", 10)])
+@pytest.mark.parametrize(
+    ("text", "byte"), [("28 00 00000000 00 0021 00", 7), ("88 00 0000000000000000 00000021 00 00", 10)]
+)
 def test_more_than_the_maximum_transfer(device: TargetDevice, nexus: ScsiNexus, text: str, byte: int) -> None:
     device.units[0].max_transfer = 32 * 512
     assert_invalid_field(run(device, nexus, text), byte)

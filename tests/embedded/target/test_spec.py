@@ -26,7 +26,10 @@ def test_naa6_golden() -> None:
     assert f"{naa6(0x0002C90300A1B2C3, 5):032x}" == "60002c9300a1b2c30000000000000005"
 
 
-@given(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 0x3FFF)), st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 0x3FFF)))
+@given(
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 0x3FFF)),
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 0x3FFF)),
+)
 def test_naa6_is_unique_and_of_its_format(one: tuple[int, int], other: tuple[int, int]) -> None:
     assert naa6(*one) >> 124 == 6
     assert (naa6(*one) == naa6(*other)) == (one == other)

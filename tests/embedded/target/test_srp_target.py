@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from srpha.embedded.fabric.cm_connect import CmRejectedError, CmTimeoutError
@@ -14,7 +12,7 @@ from srpha.embedded.target.srp_target import DEVICE_MANAGEMENT_BIT, SrpTarget, T
 from srpha.wire.cm_reject import RejectReason
 from srpha.wire.scsi.sense import Asc, decode_sense
 from srpha.wire.srp import LoginRejectReason, MultichannelResult, decode_iu
-from tests.embedded.target.bench import TUR, Bench
+from tests.embedded.target.bench import TUR, Bench, held
 from tests.embedded.target.conftest import INITIATOR, make_spec
 
 OTHER = bytes(15) + b"\x42"
@@ -127,8 +125,7 @@ async def test_a_single_login_ends_the_old_nexus_before_it_is_answered() -> None
     hold = bench.target.hold(HoldScope(writes_only=True))
     old.start(WRITE_0, data_out=old.buffer(b"\xff" * 512))
     second.start(WRITE_0, data_out=second.buffer(b"\xee" * 512))
-    while len(hold) < 2:
-        await asyncio.sleep(0.001)
+    await held(hold, 2)
     new = await bench.login(host_port=1, target_port=1)
     assert len(hold) == 0
     assert len(bench.target.sessions()) == 1
@@ -146,8 +143,7 @@ async def test_without_that_login_a_ghost_write_lands() -> None:
     old = await bench.login(ready=True)
     hold = bench.target.hold(HoldScope(lun=0, port=0, initiator_port_id=INITIATOR, writes_only=True))
     old.start(WRITE_0, data_out=old.buffer(b"\xff" * 512))
-    while not len(hold):
-        await asyncio.sleep(0.001)
+    await held(hold, 1)
     old.connection.destroy()
     other = await bench.login(host_port=1, target_port=1, initiator=OTHER, ready=True)
     assert (await other.run(WRITE_0, data_out=other.buffer(b"\x11" * 512))).status == 0
@@ -168,8 +164,7 @@ async def test_a_lost_connection_is_a_lost_nexus() -> None:
     session = await bench.login(ready=True)
     hold = bench.target.hold()
     session.start(TUR)
-    while not len(hold):
-        await asyncio.sleep(0.001)
+    await held(hold, 1)
     session.connection.disconnect()
     assert await session.closed is CloseReason.LOCAL
     assert bench.target.sessions() == ()
@@ -224,8 +219,7 @@ async def test_a_crashed_target_says_nothing() -> None:
     await session.run(WRITE_0, data_out=session.buffer(b"\x77" * 512))
     hold = bench.target.hold()
     session.start(WRITE_0, data_out=session.buffer(b"\x88" * 512))
-    while not len(hold):
-        await asyncio.sleep(0.001)
+    await held(hold, 1)
     bench.target.crash()
     hold.release()
     session.start(TUR)

@@ -66,7 +66,10 @@ class DeviceManagementAgent:
             self._gsi.send(received.source, answer)
 
     def _answer(self, request: bytes) -> bytes | None:
-        if read_header(request).class_version != DM_CLASS_VERSION:
+        header = read_header(request)
+        if header.is_response or header.method == Method.SEND:
+            return None
+        if header.class_version != DM_CLASS_VERSION:
             return status_response(request, MadStatus.BAD_VERSION)
         header = read_dm_header(request)
         if header.method == Method.SET:
@@ -75,7 +78,7 @@ class DeviceManagementAgent:
             self._class_port_info = self._with_trap_receiver(ClassPortInfo.decode(request, DM_DATA))
             return dm_response(request, self._class_port_info)
         if header.method != Method.GET:
-            return None if header.is_response else status_response(request, MadStatus.UNSUPPORTED_METHOD)
+            return status_response(request, MadStatus.UNSUPPORTED_METHOD)
         found = self._get(header)
         return dm_response(request, status=found) if isinstance(found, int) else dm_response(request, found)
 
