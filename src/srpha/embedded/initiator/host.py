@@ -272,7 +272,7 @@ class ScsiHost:
         self.last_error = reason
         self._strand(channel.close())
         self._perform(self._remote.transport_error(self.clock()))
-        if self._gate is _Gate.HELD:
+        if not self.removing:
             self._fail_fast_commands()
 
     def hold_unit(self, lun_field: int, *, held: bool) -> None:
@@ -319,7 +319,8 @@ class ScsiHost:
         self.drain()
 
     def _fail_io(self) -> None:
-        self._shut(_Gate.FAILING)
+        # The channels, if any, are those of a reconnect under way: it may still succeed.
+        self._set_gate(_Gate.FAILING)
         self._completions.finish((*self._take_stranded(), *self._backlog.take_all()), HostByte.TRANSPORT_FAILFAST)
 
     def _remove(self) -> None:
