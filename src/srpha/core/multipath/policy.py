@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -51,3 +52,16 @@ class NoPathRetry(Enum):
 
     FAIL = "fail"
     QUEUE = "queue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapPolicy:
+    """What a map's state machine needs of the settings."""
+
+    grouping: GroupingPolicy
+    selector: SelectorKind
+    failback: Failback | float
+    """A number is the delay in seconds."""
+    no_path_retry: NoPathRetry | int
+    polling_interval: float
+    """Seconds; the unit of ``no_path_retry``."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from srpha.core.fencing import FencePolicy
-from srpha.core.multipath.policy import Failback, GroupingPolicy, NoPathRetry, Prioritizer, SelectorKind
+from srpha.core.multipath.policy import (
+    Failback,
+    GroupingPolicy,
+    MapPolicy,
+    NoPathRetry,
+    Prioritizer,
+    SelectorKind,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +49,8 @@ class MultipathSettings:
     """Longest single command; :meth:`MultipathDevice.read` and ``write`` split longer transfers."""
 
     def __post_init__(self) -> None:
-        positive = (
-            "polling_interval checker_timeout io_timeout busy_delay not_ready_delay fence_timeout max_io_bytes".split()
-        )
-        for name in positive:
+        positive = ("polling_interval", "checker_timeout", "io_timeout", "busy_delay", "not_ready_delay")
+        for name in (*positive, "fence_timeout", "max_io_bytes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("retries", "give_up_delay", "quiesce_time"):
@@ -61,3 +66,14 @@ class MultipathSettings:
             raise ValueError(f"a failback delay must not be negative, got {self.failback}")
         if not isinstance(self.no_path_retry, NoPathRetry) and self.no_path_retry < 1:
             raise ValueError(f"no_path_retry counts from 1, or is fail or queue, got {self.no_path_retry}")
+
+    @property
+    def map_policy(self) -> MapPolicy:
+        """The part that a map's state machine needs."""
+        return MapPolicy(
+            grouping=self.path_grouping_policy,
+            selector=self.path_selector,
+            failback=self.failback,
+            no_path_retry=self.no_path_retry,
+            polling_interval=self.polling_interval,
+        )
