@@ -161,12 +161,12 @@ def test_power_and_registers() -> None:
     assert port.state is PortState.DOWN
     injector.power_on(fabric.node("a"))
     assert port.state is PortState.INIT
-    injector.apply(AddPkey(A1, 0x8001))
-    injector.apply(AddPkey(A1, 0x8001))
+    injector.add_pkey(A1, 0x8001)
+    injector.add_pkey(A1, 0x8001)
     assert port.pkeys[:3] == [0xFFFF, 0x8001, 0]
-    injector.apply(RemovePkey(A1, 0xFFFF))
+    injector.remove_pkey(A1, 0xFFFF)
     assert port.pkeys[:3] == [0, 0x8001, 0]
-    injector.apply(SetCapability(A1, 19, True))
+    injector.set_capability(A1, 19, True)
     assert port.capability_mask >> 19 & 1 == 1
 
 

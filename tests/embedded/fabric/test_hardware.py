@@ -207,6 +207,18 @@ async def test_delay_holds_packets_in_order_and_spares_other_queue_pairs() -> No
     assert [payload_of(p)[:1] for p in arrived] == [b"1", b"2"]
 
 
+@pytest.mark.parametrize(("broken", "arrives"), [("a/1", True), ("left/3", True), ("b/1", False)])
+async def test_a_delayed_packet_waits_where_the_delay_is(broken: str, arrives: bool) -> None:
+    fabric, a, b, arrived = ready()
+    fabric.port("right/1").tx_impairments = (Impairment(delay=5.0),)
+    fabric.changed()
+    a.send(rc_packet(a, b, 64))
+    await asyncio.sleep(1)
+    fabric.set_plugged(broken, False)
+    await asyncio.sleep(10)
+    assert bool(arrived) is arrives
+
+
 async def test_loss_by_kind_and_probability() -> None:
     fabric, a, b, arrived = ready()
     mads: list[bytes] = []

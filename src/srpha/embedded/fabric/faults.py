@@ -357,7 +357,7 @@ class FaultInjector:
         return unwatch
 
     def apply(self, fault: Fault) -> None:
-        """Carry a fault out, now. Raises :class:`FaultError` when there is no such place or nobody to do it."""
+        """Carry a fault out, now, on the event loop. :class:`FaultError`: no such place, or nobody to do it."""
         try:
             self._carry_out(fault)
         except TopologyError as error:
@@ -450,3 +450,12 @@ class FaultInjector:
 
     def power_on(self, node: Node | str) -> None:
         self.apply(PowerOn(node if isinstance(node, str) else node.name))
+
+    def remove_pkey(self, ref: PortRef, pkey: int) -> None:
+        self.apply(RemovePkey(ref, pkey))
+
+    def add_pkey(self, ref: PortRef, pkey: int) -> None:
+        self.apply(AddPkey(ref, pkey))
+
+    def set_capability(self, ref: PortRef, bit: int, on: bool) -> None:
+        self.apply(SetCapability(ref, bit, on))

@@ -36,7 +36,7 @@ class _Way:
 
     def __init__(self) -> None:
         self.hops: list[tuple[Link, int]] = []
-        self.impairments: list[Impairment] = []
+        self.impairments: list[tuple[int, Impairment]] = []
 
     def cross(self, egress: Port) -> Port | None:
         """Leave by a port; the port at the other end of its cable, ``None`` when there is no live cable."""
@@ -44,9 +44,10 @@ class _Way:
         if link is None or not link.trained:
             return None
         entry = link.peer(egress)
+        behind = len(self.hops)
+        self.impairments += [(behind, impairment) for impairment in egress.tx_impairments]
         self.hops.append((link, link.generation))
-        self.impairments += egress.tx_impairments
-        self.impairments += entry.rx_impairments
+        self.impairments += [(behind + 1, impairment) for impairment in entry.rx_impairments]
         return entry
 
     def end(self, destination: Port, lid: int | None, epoch: int, *, management: bool) -> Route:

@@ -9,7 +9,8 @@ the next turn of the loop. Other packets wait in one time-ordered heap behind on
 loop on which the first packet is sent.
 
 Reference frame of faults: ``tx_impairments`` of a port meet packets that leave it onto its cable, ``rx_impairments``
-packets that enter it.
+packets that enter it. A packet delayed there waits there: it still arrives when a link behind it breaks, as a late
+write does whose initiator is long gone, and is lost with a link before it.
 """
 
 from __future__ import annotations
@@ -252,12 +253,15 @@ class Fabric:
     def _delay(self, flow: Flow, route: Route, packet: bytes, management: bool) -> None:
         """Let the faults on the way have their say, then queue the packet behind those of its flow."""
         delay = route.latency
-        for impairment in route.impairments:
+        held_after = 0
+        for behind, impairment in route.impairments:
             if impairment.concerns(management):
                 if impairment.probability and self._rng.random() < impairment.probability:
                     self.dropped += 1
                     return
-                delay += impairment.delay
+                if impairment.delay:
+                    delay += impairment.delay
+                    held_after = behind
         loop = self._clock()
         if delay <= self.timer_floor and not flow.waiting:
             self._ready.append((route, packet))
@@ -268,6 +272,8 @@ class Fabric:
         due = flow.last_due = max(loop.time() + delay, flow.last_due)
         flow.waiting += 1
         self._sequence += 1
+        if held_after:
+            route = route.rest(held_after)
         heapq.heappush(self._timeline, (due, self._sequence, flow, route, packet))
         if self._timer is None or due < self._armed_for:
             self._arm(loop)

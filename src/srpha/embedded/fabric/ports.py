@@ -74,10 +74,11 @@ class Route:
         destination: Port,
         lid: int | None,
         hops: tuple[tuple[Link, int], ...],
-        impairments: tuple[Impairment, ...],
+        impairments: tuple[tuple[int, Impairment], ...],
         epoch: int,
         management: bool,
     ) -> None:
+        """``hops`` are links with their generations; an impairment comes with the number of hops that lie behind it."""
         self.destination = destination
         self.lid = lid
         self.hops = hops
@@ -85,6 +86,10 @@ class Route:
         self.latency = sum(link.latency for link, _ in hops)
         self.epoch = epoch
         self.management = management
+
+    def rest(self, behind: int) -> Route:
+        """What lies before a packet that is held up after ``behind`` hops: what breaks behind it does not matter."""
+        return Route(self.destination, self.lid, self.hops[behind:], (), self.epoch, self.management)
 
     def intact(self) -> bool:
         """Whether a packet under way still arrives: no link was interrupted and the destination takes it."""
