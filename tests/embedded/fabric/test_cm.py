@@ -160,6 +160,17 @@ async def test_rtu_that_never_comes_ends_both_ends() -> None:
     assert nothing_left(world)
 
 
+async def test_a_request_that_comes_again_gets_the_same_reply_at_once() -> None:
+    world = RdmaWorld()
+    world.b.serve()
+    world.a.copies = lambda _message: 0
+    for _ in range(3):
+        world.a.say(world.b.port.lid, request_for(world))
+        await asyncio.sleep(0.01)
+    assert world.b.said == [REP] * 3
+    assert len(world.b.requests) == 1
+
+
 @pytest.mark.parametrize("attribute", [REQ, REP, RTU, DREQ, DREP])
 async def test_repeated_messages_change_nothing(attribute: CmAttribute) -> None:
     world = RdmaWorld()

@@ -274,3 +274,16 @@ async def test_the_hot_path_is_quick_enough() -> None:
         best = min(best, (time.process_time() - start) / (31 * 32 + 1))
     assert accepted.dropped == 0
     assert best < 50e-6  # about 6 us on a quiet machine
+
+
+async def test_a_slow_way_under_load_is_not_taken_for_a_dead_one() -> None:
+    world = RdmaWorld()
+    connection, _ = await world.pair()
+    world.a.port.tx_impairments = world.a.port.rx_impairments = (Impairment(delay=0.4 * TICK),)
+    world.fabric.changed()
+    for _ in range(60):
+        connection.send(b"tick")
+        await asyncio.sleep(0.3 * TICK)
+    await asyncio.sleep(TICK)
+    assert len(world.b.messages) == 60
+    assert connection.resent == 0

@@ -9,7 +9,7 @@ from rc_pair import Pair
 
 from srpha.embedded.fabric.rc_outcome import CloseReason
 from srpha.embedded.fabric.rc_requester import WINDOW
-from srpha.wire.rc import NakCode, Opcode, RcAddress, nak_syndrome, pack_ack, pack_send, unpack
+from srpha.wire.rc import NakCode, Opcode, RcAddress, nak_syndrome, pack_ack, pack_send, read_reth, unpack
 
 SIZES = st.one_of(st.integers(0, 600), st.sampled_from([255, 256, 257, 511, 512, 513, 5000]))
 WORK = st.lists(st.tuples(st.sampled_from(["send", "write", "read"]), SIZES), max_size=25)
@@ -304,3 +304,58 @@ def test_messages_are_cut_into_packets_of_the_mtu() -> None:
     ]
     assert [unpack(packet).psn for packet in pair.a.sent] == list(range(7))
     assert [unpack(packet).ack_request for packet in pair.a.sent] == [True, False, False, True, False, False, True]
+
+
+def lose_response(pair: Pair, *psns: int) -> None:
+    """Each mention of a PSN costs one of b's packets with it."""
+    left = list(psns)
+
+    def fate(packet: bytes) -> int:
+        psn = unpack(packet).psn
+        if psn not in left:
+            return 1
+        left.remove(psn)
+        return 0
+
+    pair.b.fate = fate
+
+
+def test_a_lost_response_is_missed_at_the_next_one_and_only_the_rest_is_asked_again() -> None:
+    pair = Pair(psn=0)
+    data = pattern(1000, 1)
+    region = pair.b.regions.register(data)
+    got: list[bytes] = []
+    lose_response(pair, 1)
+    pair.a.requester.read(region.address, region.rkey, 1000, got.append)
+    while not got:
+        assert pair.turn()
+    assert got == [data]
+    assert [read_reth(unpack(packet)) for packet in pair.a.sent] == [
+        (region.address, region.rkey, 1000),
+        (region.address + 256, region.rkey, 744),
+    ]
+
+
+def test_a_lost_response_is_missed_at_an_acknowledgement_beyond_it() -> None:
+    pair = Pair(psn=0)
+    region = pair.b.regions.register(b"data")
+    got: list[bytes] = []
+    lose_response(pair, 0)
+    pair.a.requester.read(region.address, region.rkey, 4, got.append)
+    pair.a.requester.send(b"after")
+    while not got:
+        assert pair.turn()
+    assert pair.now == 0.0
+    pair.run()
+    assert got == [b"data"]
+    assert pair.b.messages == [b"after"]
+
+
+def test_a_response_lost_again_is_missed_again_after_the_timeout_only() -> None:
+    pair = Pair(psn=0)
+    region = pair.b.regions.register(pattern(1000, 1))
+    got: list[float] = []
+    lose_response(pair, 1, 1, 1)  # missed at PSN 2; silence; missed at PSN 2 again
+    pair.a.requester.read(region.address, region.rkey, 1000, lambda _data: got.append(pair.now))
+    pair.run()
+    assert got == [1.0]
