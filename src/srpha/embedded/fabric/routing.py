@@ -32,7 +32,7 @@ def forwarding_tables(links: SwitchLinks, destinations: Iterable[Destination]) -
     """Linear forwarding table of every switch: byte ``lid`` is the output port, 255 when there is no route.
 
     The length is the same for all switches, a multiple of a block's 64. Among the ports on shortest routes the one that
-    carries the fewest LIDs so far is taken, the lowest number first; LIDs are placed in ascending order.
+    carries the fewest end nodes' LIDs so far is taken, the lowest number first; LIDs are placed in ascending order.
     """
     wanted = sorted(destinations)
     size = -(-(wanted[-1].lid + 1) // LIDS_PER_BLOCK) * LIDS_PER_BLOCK if wanted else LIDS_PER_BLOCK
@@ -47,13 +47,14 @@ def forwarding_tables(links: SwitchLinks, destinations: Iterable[Destination]) -
         nearest = choices.get(target.switch)
         if nearest is None:
             nearest = choices[target.switch] = _next_hops(links, switches, target.switch)
+        carries = target.port != 0  # little goes to a switch itself
         for guid, ports in nearest:
             used = load[guid]
             best = ports[0]
             for port in ports:
                 if used[port] < used[best]:
                     best = port
-            used[best] += 1
+            used[best] += carries
             tables[guid][target.lid] = best
     return {guid: bytes(table) for guid, table in tables.items()}
 

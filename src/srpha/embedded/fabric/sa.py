@@ -17,7 +17,7 @@ from srpha.core.seams import ReceivedMad
 from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.sa_paths import PathQuery, RefusedError
 from srpha.embedded.fabric.sa_subscriptions import ReportSettings, Subscriptions
-from srpha.embedded.fabric.subnet_view import EndPort, SubnetView, empty_view, share_partition
+from srpha.embedded.fabric.subnet_view import EndPort, SubnetView, empty_view
 from srpha.wire.class_port_info import ClassPortInfo, SaCapability
 from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import DEFAULT_SUBNET_PREFIX
@@ -63,7 +63,7 @@ _NODE_FIELDS: Final[Mapping[int, str]] = MappingProxyType(
         NodeRecordMask.VENDOR_ID: "vendor_id",
     }
 )
-_NODE_MASK: Final = sum(_NODE_FIELDS) | NodeRecordMask.LID | NodeRecordMask.NODE_DESCRIPTION
+_NODE_MASK: Final = int(sum(_NODE_FIELDS) | NodeRecordMask.LID | NodeRecordMask.NODE_DESCRIPTION)
 
 _PORT_FIELDS: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -82,7 +82,7 @@ _PORT_FIELDS: Final[Mapping[int, str]] = MappingProxyType(
         PortInfoRecordMask.PHYS_STATE: "phys_state",
     }
 )
-_PORT_MASK: Final = (
+_PORT_MASK: Final = int(
     sum(_PORT_FIELDS)
     | PortInfoRecordMask.ENDPORT_LID
     | PortInfoRecordMask.PORT_NUMBER
@@ -256,7 +256,7 @@ class SubnetAdministrator:
             ports: Sequence[EndPort] = [view.by_lid[lid]] if lid in view.by_lid else []
         else:
             ports = view.end_ports
-        return [port for port in ports if share_partition(requester.pkeys, port.pkeys)]
+        return [port for port in ports if port.visible_to(requester)]
 
 
 def _wanted(fields: Mapping[int, str], mask: int, asked: NodeInfo | PortInfo) -> list[tuple[str, int]]:

@@ -16,7 +16,6 @@ from srpha.embedded.fabric.subnet_view import (
     PathQuality,
     SubnetView,
     rate_speed,
-    share_partition,
     shared_pkeys,
 )
 from srpha.wire.identifiers import Gid
@@ -83,7 +82,7 @@ class PathQuery:
             ports = [port]
         if self._mask & lid_bit:
             ports = [port for port in ports if port.lid == lid]
-        return [port for port in ports if share_partition(self._requester.pkeys, port.pkeys)]
+        return [port for port in ports if port.visible_to(self._requester)]
 
     def _path(self, source: EndPort, destination: EndPort, packet_life: int) -> PathRecord | None:
         bits, asked = PathRecordMask, self._asked
@@ -108,7 +107,8 @@ class PathQuery:
         )
 
     def _pkey(self, source: EndPort, destination: EndPort) -> int | None:
-        shared = shared_pkeys(source.pkeys, destination.pkeys)
+        itself = source.guid == destination.guid
+        shared = iter(source.pkeys) if itself else shared_pkeys(source.pkeys, destination.pkeys)
         if not self._mask & PathRecordMask.PKEY:
             return next(shared, None)
         wanted = self._asked.pkey & 0x7FFF

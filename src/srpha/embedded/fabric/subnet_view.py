@@ -47,6 +47,10 @@ class EndPort:
         """GID index 0."""
         return Gid(self.prefix, self.guid)
 
+    def visible_to(self, requester: EndPort) -> bool:
+        """Whether ``requester`` may know of this port: it is itself, or shares a partition with it."""
+        return requester.guid == self.guid or share_partition(requester.pkeys, self.pkeys)
+
     @property
     def key(self) -> PortKey:
         return self.node.node_guid, self.number
