@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from srpha.core.seams import MadAddress
 from srpha.embedded.fabric.capture import PcapWriter, is_mad
 from srpha.embedded.fabric.hardware import Fabric, Port
 from srpha.wire import cm, rc
@@ -17,6 +18,7 @@ from srpha.wire.rmpp import segment
 from srpha.wire.sa import PathRecord, PathRecordMask, SaAttribute, sa_request, sa_response, sa_table
 from srpha.wire.smp import DirectedRouteSmp, PortCapability, SmpAttribute, directed_path
 from tests.embedded.fabric.by_hand import configure, mad_packet, make_fabric, rc_packet, smp_packet
+from tests.embedded.fabric.managed import Subnet, two_switches
 
 USER_DLT = 'uat:user_dlts:"User 0 (DLT=147)","infiniband","0","","0",""'
 FIELDS = (
@@ -222,3 +224,26 @@ async def test_tshark_catches_a_planted_fault(tmp_path: Path, fault: str) -> Non
     wrong = judge(tshark(tmp_path / "broken.pcap", broken), against)
     assert wrong
     assert all(line.startswith("7: ") for line in wrong)
+
+
+@pytest.mark.outside("tshark")
+async def test_tshark_reads_a_whole_sweep_and_the_queries_after_it(tmp_path: Path) -> None:
+    packets: list[bytes] = []
+    async with asyncio.TaskGroup() as group:
+        subnet = Subnet(two_switches(), group)
+        subnet.fabric.tap(lambda _now, _port, packet: packets.append(packet))
+        await subnet.start_sm("sm/1")
+        a, b = subnet.port("a/1"), subnet.port("b/1")
+        record = PathRecord(dgid=b.gid, sgid=a.gid)
+        mask = PathRecordMask.DGID | PathRecordMask.SGID
+        for method in (Method.GET, Method.GET_TABLE):
+            request = sa_request(method, SaAttribute.PATH_RECORD, transaction_id=0, mask=mask, record=record)
+            await subnet.gsi["a/1"].transact(MadAddress(lid=a.sm_lid), request, timeout=1, retries=0)
+        b.set_capability(PortCapability.DEVICE_MANAGEMENT, True)
+        await asyncio.sleep(1)
+        await subnet.stop_sm()
+    rows = tshark(tmp_path / "sweep.pcap", packets)
+    assert judge(rows, packets) == []
+    names = {row["_ws.col.Info"].split()[-1] for row in rows}
+    assert {"SubnSet(PortInfo)", "SubnSet(LinearForwardingTable)", "SubnAdmGetTableResp(PathRecord)"} <= names
+    assert len(packets) > 100
