@@ -26,6 +26,17 @@ def test_direct_golden() -> None:
     assert srp_io.decode_cmd(read).data_in == srp_io.direct_buffer(1, 2, 3)
 
 
+@pytest.mark.parametrize("size", [1, 512, 8192])
+def test_immediate_fast_path_writes_the_same_bytes(size: int) -> None:
+    data = bytes(index & 0xFF for index in range(size))
+    command = Command(TAG, 0x0005 << 48, WRITE_10, data_out=srp_io.immediate_buffer(data))
+    assert srp_io.encode_immediate_cmd(TAG, 0x0005 << 48, WRITE_10, memoryview(data)) == srp_io.encode_cmd(command)
+    with pytest.raises(EncodeError):
+        srp_io.encode_immediate_cmd(TAG, 0, bytes(17), data)
+    with pytest.raises(EncodeError):
+        srp_io.encode_immediate_cmd(1 << 64, 0, WRITE_10, data)
+
+
 def test_indirect_golden() -> None:
     buffer = srp_io.indirect_buffer((MemoryDescriptor(0x1000, 1, 512), MemoryDescriptor(0x3000, 1, 512)), 0x9000, 7)
     data = srp_io.encode_cmd(Command(1, 0, bytes(6), data_in=buffer))

@@ -16,9 +16,8 @@ from typing import Final, TypeAlias
 
 from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import Gid
+from srpha.wire.srp import IO_CLASS_REV10, IO_CLASS_REV16A, initiator_port_id, target_port_id
 
-IO_CLASS_REV16A: Final = 0x0100
-IO_CLASS_REV10: Final = 0xFF00
 LINE_MAX: Final = 4096
 """A sysfs store sees one page at most."""
 
@@ -105,15 +104,11 @@ class TargetLine:
     @property
     def target_port_id(self) -> bytes:
         """16-byte SRP target port identifier: id_ext, ioc_guid; the other way round in revision 10 (facts: srp D)."""
-        return self._port_id(self.id_ext, self.ioc_guid)
+        return target_port_id(self.id_ext, self.ioc_guid, self.io_class or IO_CLASS_REV16A)
 
     def initiator_port_id(self, sgid: Gid) -> bytes:
         """16-byte SRP initiator port identifier of a login from the local port with GID ``sgid`` (facts: srp D)."""
-        return self._port_id(self.initiator_extension, sgid.guid)
-
-    def _port_id(self, extension: int, guid: int) -> bytes:
-        first, second = (guid, extension) if self.io_class == IO_CLASS_REV10 else (extension, guid)
-        return first.to_bytes(8, "big") + second.to_bytes(8, "big")
+        return initiator_port_id(self.initiator_extension, sgid.guid, self.io_class or IO_CLASS_REV16A)
 
 
 @dataclass(frozen=True, slots=True)

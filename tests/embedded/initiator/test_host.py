@@ -412,6 +412,37 @@ async def test_unit_that_does_not_identify_itself_after_a_reconnect_is_offline()
         assert disk.state is DeviceState.RUNNING
 
 
+async def test_pkey_that_goes_keeps_the_port_down_until_it_is_back() -> None:
+    target = Target()
+    async with host(target) as (made, disk):
+        target.pkeys = (0, 0x8001)
+        target.connections[0].break_off(CloseReason.RETRY_EXCEEDED)
+        await asyncio.sleep(7)
+        assert (await made.connections())[0].failed_reconnects == 3
+        assert "P_Key ffff" in disk.host.last_error
+        target.pkeys = (0x7FFF,)
+        await asyncio.sleep(3)
+        assert disk.state is DeviceState.RUNNING
+
+
+async def test_flaps_during_removal_change_nothing() -> None:
+    target = Target()
+    async with host(target) as (made, disk):
+        io = read(disk)
+        await asyncio.sleep(0)
+        await made.remove(0)
+        for reason in CloseReason:
+            target.connections[0].on_closed(reason)
+        late = read(disk)
+        await asyncio.sleep(0.01)
+        assert [c.removing for c in await made.connections()] == [True]
+        await asyncio.sleep(100)
+        assert (io.completions, late.completions, target.farewells) == (1, 1, 1)
+        assert io.command.host_byte is late.command.host_byte is HostByte.NO_CONNECT
+        assert not await made.connections()
+        assert len(target.connections) == 1
+
+
 async def test_remove_while_reconnecting_and_timers_in_every_state() -> None:
     target = Target()
     async with host(target) as (made, disk):
