@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpha.embedded.target.spec import IocSpec, SpecError, TargetLimits, TargetSpec, UnitSpec, naa6
+from srpha.embedded.target.spec import IocSpec, SpecError, TargetLimits, TargetSpec, UnitSpec, ioc_of_node, naa6
 from tests.embedded.target.conftest import make_spec
 
 IOC = IocSpec(guid=0x0002C90300A1B2C3, id_ext=0x200500A0B81146A1, service_id=7)
@@ -20,6 +20,10 @@ def test_target_port_id_by_io_class() -> None:
 def test_the_srp_service_comes_first() -> None:
     ioc = dataclasses.replace(IOC, services=(("Console", 9),))
     assert ioc.service_entries == (("SRP.T10:200500A0B81146A1", 7), ("Console", 9))
+
+
+def test_a_linux_target_has_one_number_for_all() -> None:
+    assert ioc_of_node(0x0002C90300A1B2C3).target_port_id.hex() == "0002c90300a1b2c3" * 2
 
 
 def test_naa6_golden() -> None:

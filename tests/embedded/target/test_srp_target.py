@@ -174,6 +174,37 @@ async def test_a_lost_connection_is_a_lost_nexus() -> None:
     assert decode_sense((await again.run(TUR)).sense).matches(Asc.NEXUS_LOSS)
 
 
+async def test_a_target_port_that_goes_down_takes_its_channels_along() -> None:
+    bench = Bench()
+    session = await bench.login(ready=True)
+    survivor = await bench.login(host_port=1, target_port=1, initiator=OTHER, ready=True)
+    hold = bench.target.hold(HoldScope(port=0))
+    session.start(WRITE_0, data_out=session.buffer(b"\xff" * 512))
+    await held(hold, 1)
+    bench.fabric.set_plugged("b/1", False)
+    assert [info.port for info in bench.target.sessions()] == ["b/2"]
+    hold.release()
+    assert bench.target.device.units[0].backing.read(0, 512) == bytes(512)
+    assert (await survivor.run(TUR)).status == 0
+    again = await bench.login(host_port=1, target_port=1)
+    assert decode_sense((await again.run(TUR)).sense).matches(Asc.NEXUS_LOSS)
+
+
+async def test_the_target_does_not_hear_of_a_host_port_that_goes_down() -> None:
+    """What it holds is executed late, unless a login of the same initiator port ends the nexus."""
+    bench = Bench()
+    session = await bench.login(ready=True)
+    hold = bench.target.hold()
+    session.start(WRITE_0, data_out=session.buffer(b"\xff" * 512))
+    await held(hold, 1)
+    bench.fabric.set_plugged("a/1", False)
+    assert await session.closed is CloseReason.PORT_DOWN
+    await asyncio.sleep(60)
+    assert len(hold) == 1
+    await bench.login(host_port=1)
+    assert len(hold) == 0
+
+
 async def test_one_channel_of_several_is_not_the_nexus() -> None:
     bench = Bench()
     first = await bench.login(ready=True)

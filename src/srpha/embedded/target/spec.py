@@ -157,6 +157,11 @@ class TargetSpec:
                 )
 
 
+def ioc_of_node(node_guid: int) -> IocSpec:
+    """The I/O controller of a Linux target: IOC GUID, id_ext and service id are the node GUID (facts: srp B.3)."""
+    return IocSpec(guid=node_guid, id_ext=node_guid, service_id=node_guid)
+
+
 def naa6(guid: int, lun: int) -> int:
     """A stable NAA-6 designator of a GUID and a LUN: OUI, 36 bits of the GUID, then the rest of it and the LUN."""
     company, rest = guid >> 40, guid & 0xFFFFFFFFFF

@@ -1,8 +1,8 @@
 """One RDMA channel of an SRP target port: its information units, credits and commands (SRP r16a chapters 5 and 6).
 
-The way of a command: :meth:`SrpChannel._receive` reads it; with no data-out, service time or hold it is executed and
-answered on the spot, else an :class:`~srpha.embedded.target.srp_task.SrpTask` sees it through. All task attributes are
-served in the order of arrival per unit, which satisfies SIMPLE and, with no service time, ORDERED.
+The way of a command: :meth:`SrpChannel._receive` reads it; with no data to fetch, service time or hold it is executed
+and answered on the spot, else an :class:`~srpha.embedded.target.srp_task.SrpTask` sees it through. Task attributes are
+not told apart: every command is SIMPLE, and may be executed before an earlier one whose data are still on their way.
 
 An initiator that breaks the protocol loses this channel and nothing else.
 """
@@ -19,6 +19,7 @@ from srpha.embedded.fabric.rc_outcome import CloseReason
 from srpha.embedded.target import task_management
 from srpha.embedded.target.data_buffers import BadBufferError, Pieces, check_buffer, place
 from srpha.embedded.target.hold import Hold
+from srpha.embedded.target.logical_unit import LogicalUnit
 from srpha.embedded.target.login import LoginTerms
 from srpha.embedded.target.outcome import TASK_SET_FULL, Outcome
 from srpha.embedded.target.spec import TargetLimits
@@ -41,6 +42,7 @@ from srpha.wire.srp import (
 from srpha.wire.srp_io import (
     CMD_OPCODE,
     IMMEDIATE_OFFSET,
+    BufferFormat,
     Command,
     Response,
     ResponseCode,
@@ -221,22 +223,28 @@ class SrpChannel:
             return
         self._credits -= 1
         self.commands += 1
-        unit = self.device.unit_at(command.lun)
-        data_in = command.data_in
-        if (
-            command.data_out is None
-            and (data_in is None or data_in.table is None)
-            and not self.holds
-            and unit is not None
-            and not unit.service_time
-            and (data_in is None or data_in.length <= unit.max_transfer)
-        ):
-            outcome = unit.execute(self.scsi, command.cdb)
-            self.respond(command, () if data_in is None else data_in.descriptors, outcome)
+        if self.tasks and command.tag in self.tasks:
+            self._violation(f"tag {command.tag:#x} is in use")
             return
-        self._start(command)
+        unit = self.device.unit_at(command.lun)
+        if unit is not None and not unit.service_time and not self.holds:
+            out, into = command.data_out, command.data_in
+            if into is None:
+                pieces: Pieces | None = ()
+            elif into.table is None and into.length <= unit.max_transfer:
+                pieces = into.descriptors
+            else:
+                pieces = None
+            if pieces is not None:
+                if out is None:
+                    self.respond(command, pieces, unit.execute(self.scsi, command.cdb))
+                    return
+                if self.immediate and out.format is BufferFormat.IMMEDIATE:
+                    self.respond(command, pieces, unit.execute(self.scsi, command.cdb, out.immediate))
+                    return
+        self._start(command, unit)
 
-    def _start(self, command: Command) -> None:
+    def _start(self, command: Command, unit: LogicalUnit | None) -> None:
         """Take a command that is not done on the spot."""
         limits = self.host.limits
         try:
@@ -246,13 +254,10 @@ class SrpChannel:
         except BadBufferError:
             self.refuse(command.tag)
             return
-        unit = self.device.unit_at(command.lun)
         if unit is None:
             # nothing at an absent unit takes data, and a table longer than its descriptors is not worth a READ
             pieces = () if command.data_in is None else command.data_in.descriptors
             self.respond(command, pieces, self.device.absent.execute(self.scsi, command.cdb))
-        elif command.tag in self.tasks:
-            self._violation(f"tag {command.tag:#x} is in use")
         elif unit.tasks.full:
             self.respond(command, (), TASK_SET_FULL)
         else:
