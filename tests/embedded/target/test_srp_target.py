@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from srpha.embedded.fabric.cm_connect import CmRejectedError, CmTimeoutError
