@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from srpha.embedded.fabric.topology import (
     load_topology,
     parse_topology,
 )
+from srpha.embedded.fabric.worldspec import WorldSpec
 
 DEBIAN_EXAMPLES = Path("/usr/share/doc/ibsim-utils/net-examples")
 
@@ -199,3 +203,44 @@ def test_written_files_read_back(topology: Topology) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(TopologyError):
         assert parse_topology(text).nodes
+
+
+def ask_ibsim(path: Path) -> str:
+    """What ibsim says to a topology file: warnings, and all nodes with their cables."""
+    done = subprocess.run(
+        ["ibsim", "-s", str(path)],
+        input="dump\nquit\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "IBSIM_SOCKNAME": f"srpha-test-{os.getpid()}"},
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.outside("ibsim")
+def test_ibsim_reads_what_we_write(tmp_path: Path) -> None:
+    path = tmp_path / "demo.net"
+    topology = WorldSpec.demo().topology
+    path.write_text(format_topology(topology))
+    said = ask_ibsim(path)
+    assert "ibwarn" not in said
+    cables = re.findall(r"^(\w+)\t\[(\d+)\]\t\"([^\"]+)\"\[(\d+)\]", said, re.MULTILINE)
+    guids = {node.port_guid(number): node for node in topology.nodes for number in range(1, node.ports + 1)}
+    seen = {
+        frozenset(((guids[int(guid, 16)].name, int(port)), (peer, int(far))))
+        for guid, port, peer, far in cables
+        if peer != "Sma Port"
+    }
+    assert seen == {frozenset(((link.a.node, link.a.port), (link.b.node, link.b.port))) for link in topology.links}
+
+
+@pytest.mark.outside("ibsim")
+def test_ibsim_catches_a_planted_fault(tmp_path: Path) -> None:
+    path = tmp_path / "broken.net"
+    path.write_text(format_topology(WorldSpec.demo().topology).replace('"leaf-b"[8]', '"leaf-b"[99]'))
+    said = ask_ibsim(path)
+    assert "ibwarn" in said or "ready" not in said
+    with pytest.raises(TopologyError, match="leaf-b/99"):
+        load_topology(path)

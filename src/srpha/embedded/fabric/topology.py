@@ -298,7 +298,7 @@ class _Reader:
 
 
 def format_topology(topology: Topology) -> str:
-    """The topology as ibnetdiscover would print it; :func:`parse_topology` reads it back, except for latencies."""
+    """The topology as ibnetdiscover prints it, LIDs 0; :func:`parse_topology` reads it back, except for latencies."""
     peers: dict[PortRef, PortRef] = {}
     for link in topology.links:
         peers[link.a], peers[link.b] = link.b, link.a
@@ -308,7 +308,8 @@ def format_topology(topology: Topology) -> str:
         switch = node.kind is NodeKind.SWITCH
         lines += [f"vendid={node.vendor_id:#x}", f"devid={node.device_id:#x}", f"sysimgguid={node.system_guid:#x}"]
         lines.append(f"{'switchguid' if switch else 'caguid'}={node.node_guid:#x}")
-        lines.append(f'{"Switch" if switch else "Ca"}\t{node.ports} "{node.name}"\t\t# "{node.description}"')
+        base = " base port 0 lid 0 lmc 0" if switch else ""
+        lines.append(f'{"Switch" if switch else "Ca"}\t{node.ports} "{node.name}"\t\t# {_quoted(node)}{base}')
         for number in range(1, node.ports + 1):
             peer = peers.get(PortRef(node.name, number))
             if peer is None:
@@ -316,6 +317,12 @@ def format_topology(topology: Topology) -> str:
             own = "" if switch else f"({node.port_guid(number):x})"
             other = nodes[peer.node]
             far = "" if other.kind is NodeKind.SWITCH else f"({other.port_guid(peer.port):x})"
-            lines.append(f'[{number}]{own}\t"{peer.node}"[{peer.port}]{far}\t\t# 4xQDR')
+            told = "" if switch else "lid 0 lmc 0 "
+            lines.append(f'[{number}]{own}\t"{peer.node}"[{peer.port}]{far}\t\t# {told}{_quoted(other)} lid 0 4xQDR')
         lines.append("")
     return "\n".join(lines)
+
+
+def _quoted(node: NodeSpec) -> str:
+    description = node.description.replace('"', "'")
+    return f'"{description}"'
