@@ -6,7 +6,6 @@ Host ``a`` and target ``b`` have two HCA ports each on one switch; LIDs and rout
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import replace
 from typing import Any
 
@@ -152,7 +151,7 @@ class Bench:
         self.ports = {name: self.fabric.nodes[name].ports for name in ("a", "b")}
         self.gsi = {name: [GeneralServices(port) for port in ports] for name, ports in self.ports.items()}
         self.rdma = {
-            name: [RdmaPort(port, gsi, random.Random(7)) for port, gsi in zip(ports, self.gsi[name], strict=True)]
+            name: [RdmaPort(port, gsi) for port, gsi in zip(ports, self.gsi[name], strict=True)]
             for name, ports in self.ports.items()
         }
         self.spec = spec or make_spec()
