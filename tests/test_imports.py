@@ -21,11 +21,11 @@ LOWER_LAYERS = {
     "embedded": {"embedded", "core", "wire"},
     "daemon": {"daemon", "kernel", "embedded", "core", "wire"},
     "operate": {"operate", "daemon", "kernel", "embedded", "core", "wire"},
-    "lab": {"lab", "daemon", "embedded", "core", "wire"},
+    "lab": {"lab", "operate", "daemon", "embedded", "core", "wire"},
     "cli": {"cli", "lab", "operate", "daemon", "kernel", "embedded", "core", "wire"},
 }
-"""Which layers a layer may import from; downwards, and never between kernel and embedded. The lab, a store of worlds
-and loads for the embedded world, stands beside operate and does not know the kernel world."""
+"""Which layers a layer may import from; downwards, and never between kernel and embedded. The lab runs the
+daemon in an embedded world under the same operating interface; it does not know the kernel world."""
 
 PURE = {"wire", "core"}
 OUTER_WORLD = {

@@ -1,0 +1,80 @@
+"""``srpha lab``: keep an embedded world running, break it, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from pathlib import Path
+
+import typer
+
+from srpha.operate.client import ControlClient, ControlError, Json, default_socket
+
+
+def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: Path | None) -> int:
+    """Run a lab in the foreground; 0 when stopped, 2 when it cannot start."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from srpha.cli.render import event_line  # noqa: PLC0415
+    from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world  # noqa: PLC0415
+    from srpha.embedded.fabric.worldspec import WorldSpecError  # noqa: PLC0415
+    from srpha.lab.keep import keep_lab  # noqa: PLC0415
+    from srpha.lab.lab import Lab, LabSettings  # noqa: PLC0415
+    from srpha.lab.workload import WorkloadSettings  # noqa: PLC0415
+    from srpha.operate.documents import event_document  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    path = socket or default_socket()
+
+    def started(lab: Lab) -> None:
+        hosts = ", ".join(lab.hosts)
+        console.print(f"{lab.spec.source} runs: hosts {hosts}, {len(lab.spec.targets)} targets; control socket {path}")
+        console.print("another terminal: srpha status, paths, events, discover, lab fault; Ctrl-C ends it")
+        start = asyncio.get_running_loop().time()
+        lab.log.listen(lambda logged: console.print(event_line(event_document(logged), start), soft_wrap=True))
+
+    try:
+        settings = LabSettings(
+            recovery=choose_recovery(recovery),
+            seed=seed,
+            timer_floor=1e-3,
+            load=WorkloadSettings(workers=1, mean_pause=0.02) if load else None,
+        )
+        asyncio.run(keep_lab(choose_world(file), settings, path, started))
+    except (ChoiceError, WorldSpecError, ControlError) as error:
+        typer.echo(f"srpha lab up: {error}", err=True)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def lab_down(socket: Path | None) -> int:
+    """Ask the running lab to end."""
+    return _post(socket, "stop", {}, as_json=False, said="stopping")
+
+
+def lab_fault(words: list[str], *, as_json: bool, socket: Path | None) -> int:
+    """Inject the fault that ``words`` spell, or list the kinds."""
+    if not words:
+        from srpha.embedded.fabric.faults import FAULT_USAGE  # noqa: PLC0415
+
+        if as_json:
+            typer.echo(json.dumps({"faults": FAULT_USAGE}, indent=2))
+        else:
+            for kind, arguments in FAULT_USAGE.items():
+                typer.echo(f"{kind:<16} {arguments}".rstrip())
+        return 0
+    text = shlex.join(words)
+    return _post(socket, "faults", {"fault": text}, as_json=as_json, said=f"injected: {text}")
+
+
+def _post(socket: Path | None, resource: str, body: Json, *, as_json: bool, said: str) -> int:
+    try:
+        answer = ControlClient(socket).post(resource, body)
+    except ControlError as error:
+        typer.echo(f"srpha: {error}", err=True)
+        return 2
+    typer.echo(json.dumps(answer) if as_json else said)
+    return 0

@@ -1,0 +1,36 @@
+"""Which world a command means: the packaged one, a world file, or a bare topology with roles given to its HCAs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from srpha.core.error_recovery import RecoveryMode
+from srpha.embedded.fabric.worldspec import WorldSpec
+
+
+class ChoiceError(Exception):
+    """An argument names nothing usable; the message is one line or one line per problem."""
+
+
+def choose_world(file: Path | None) -> WorldSpec:
+    """The world of ``file``; a file that does not end in ``.toml`` is a topology. Raises ``WorldSpecError``."""
+    if file is None:
+        return WorldSpec.demo()
+    return WorldSpec.load(file) if file.suffix == ".toml" else WorldSpec.from_topology(file)
+
+
+def with_late_target(spec: WorldSpec) -> WorldSpec:
+    """``spec`` with a target that joins late: the last one, if none was made late by the file."""
+    if any(plan.late for plan in spec.targets) or len(spec.targets) < 2:
+        return spec
+    return replace(spec, targets=(*spec.targets[:-1], replace(spec.targets[-1], late=True)))
+
+
+def choose_recovery(name: str) -> RecoveryMode:
+    """The mode called ``name``; raises :class:`ChoiceError`."""
+    try:
+        return RecoveryMode(name)
+    except ValueError:
+        known = ", ".join(mode.value for mode in RecoveryMode)
+        raise ChoiceError(f"--recovery {name!r}: allowed are {known}") from None

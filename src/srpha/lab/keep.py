@@ -1,0 +1,75 @@
+"""A lab that is kept running under the control API: what ``srpha lab up`` does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from srpha.embedded.fabric.faults import FAULT_USAGE, format_fault, parse_fault
+from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.lab.lab import Lab, LabSettings
+from srpha.operate.client import Json
+from srpha.operate.control import control_app, listening, serve_control
+from srpha.operate.documents import Document
+
+
+class KeptLab:
+    """A running lab's controls, as the control API wants them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._stopped = asyncio.Event()
+
+    def fault_usage(self) -> Mapping[str, str]:
+        return FAULT_USAGE
+
+    def inject(self, text: str) -> str:
+        fault = parse_fault(text)
+        self._lab.world.faults.apply(fault)
+        return format_fault(fault)
+
+    def load_document(self) -> Document:
+        hosts: dict[str, Json] = {}
+        for name, host in self._lab.hosts.items():
+            statistics = host.load.by_map if host.load is not None else {}
+            hosts[name] = {
+                device: {
+                    "reads": one.reads,
+                    "writes": one.writes,
+                    "bytes": one.bytes_moved,
+                    "errors": one.errors,
+                    "mismatches": one.mismatches,
+                    "max_stall_ms": round(one.max_stall * 1000, 3),
+                    "problems": list(one.problems),
+                }
+                for device, one in statistics.items()
+            }
+        return {"hosts": hosts}
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    async def stopped(self) -> None:
+        """Wait until somebody asks for the end."""
+        await self._stopped.wait()
+
+
+async def keep_lab(spec: WorldSpec, settings: LabSettings, path: Path, started: Callable[[Lab], None]) -> None:
+    """Run a lab and its control socket until stopped or cancelled; ``started`` is called once both are there.
+
+    Raises :class:`~srpha.operate.client.ControlError` when the socket cannot be had.
+    """
+    with listening(path) as listener:
+        lab = Lab(spec, settings)
+        kept = KeptLab(lab)
+        app = control_app({name: host.supervisor for name, host in lab.hosts.items()}, lab.log, kept)
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(serve_control(app, listener))
+            running = group.create_task(lab.run())
+            started(lab)
+            await kept.stopped()
+            # The answer to the request that stops us must still go out.
+            await asyncio.sleep(0.1)
+            running.cancel()
+            serving.cancel()
