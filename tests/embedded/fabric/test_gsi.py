@@ -295,6 +295,91 @@ async def test_long_response_over_a_lossy_link(probability: float, seed: int) ->
         assert subnet.gsi["a/1"]._finished == {}
 
 
+async def test_peer_that_repeats_a_segment_for_ever_buys_no_time() -> None:
+    async with managed(two_switches(), "sm/1") as subnet:
+        gsi = subnet.gsi["b/1"]
+        loop = asyncio.get_running_loop()
+
+        def handler(received: ReceivedMad) -> None:
+            first = make_segment(status_response(received.mad, 0)[:56], b"x" * 300, 1, 2)
+
+            def again() -> None:
+                gsi.send(received.source, first)
+                loop.call_later(0.1, again)
+
+            again()
+
+        gsi.register(0x03, handler, [Method.GET_TABLE])
+        before = loop.time()
+        with pytest.raises(MadTimeoutError):
+            await subnet.gsi["a/1"].transact(address(subnet, "b/1"), ask_table(), timeout=1, retries=0)
+        assert loop.time() - before == pytest.approx(1, abs=0.01)
+
+
+async def test_request_that_comes_again_starts_its_transfer_anew() -> None:
+    async with managed(two_switches(), "sm/1") as subnet:
+        gsi, there = subnet.gsi["b/1"], address(subnet, "a/1")
+        header = status_response(sa_request(Method.GET_TABLE, 0x11, transaction_id=5), 0)[:56]
+        for _ in range(3):
+            gsi.send_rmpp(there, header, bytes(1000))
+        assert len(gsi._senders) == 1
+        await asyncio.sleep(10)
+        assert gsi._senders == {}
+
+
+async def test_last_acknowledgement_is_given_again_when_it_was_lost() -> None:
+    async with managed(two_switches(), "sm/1") as subnet:
+        gsi = subnet.gsi["b/1"]
+        table_agent(gsi, bytes(1000))
+        a = subnet.port("a/1")
+        asking = asyncio.ensure_future(
+            subnet.gsi["a/1"].transact(address(subnet, "b/1"), ask_table(), timeout=1, retries=0)
+        )
+        lost: list[bytes] = []
+        send, a.send = (
+            a.send,
+            lambda packet: (
+                send(packet)
+                if packet[28 + 25] != RmppType.ACK
+                or packet[28 + 1] != 3
+                or (  # type: ignore[method-assign]
+                    int.from_bytes(packet[28 + 28 : 28 + 32]) < 5 or len(lost) == 2
+                )
+                else lost.append(packet)
+            ),
+        )
+        assert len(await asking) == 1056
+        assert len(gsi._senders) == 1
+        await asyncio.sleep(2)
+        assert len(lost) == 2
+        assert gsi._senders == {}
+
+
+async def test_pkey_that_was_taken_away() -> None:
+    async with managed(two_switches(), "sm/1") as subnet:
+        a, there = subnet.port("a/1"), address(subnet, "b/1")
+        seen = echo(subnet.gsi["b/1"], b"")
+        a.set_pkeys(0, (0,))
+        subnet.gsi["a/1"].send(there, request())
+        await asyncio.sleep(0.01)
+        assert seen == []
+        with pytest.raises(MadPortGoneError, match="P_Key"):
+            await subnet.gsi["a/1"].transact(there, request(), timeout=1, retries=0)
+        a.set_pkeys(0, (0x8012,))
+        with pytest.raises(MadTimeoutError):
+            await subnet.gsi["a/1"].transact(there, request(), timeout=1, retries=0)
+        assert seen == []
+        assert subnet.port("b/1").pkey_violations == 1
+
+
+@pytest.mark.realtime
+async def test_on_a_real_loop() -> None:
+    async with managed(two_switches(), "sm/1") as subnet:
+        echo(subnet.gsi["b/1"], b"real")
+        answer = await subnet.gsi["a/1"].transact(address(subnet, "b/1"), request(), timeout=5, retries=0)
+        assert answer[24:28] == b"real"
+
+
 async def test_transfer_to_nobody_is_given_up() -> None:
     async with managed(two_switches(), "sm/1") as subnet:
         gsi = subnet.gsi["b/1"]

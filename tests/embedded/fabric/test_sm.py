@@ -310,6 +310,24 @@ async def test_reassign_lids() -> None:
         assert await reaches(subnet, "b/1", "sm/1")
 
 
+async def test_consumers_are_asked_to_subscribe_anew() -> None:
+    async with managed(two_switches(), "sm/1", ALONE) as subnet:
+        await asyncio.sleep(1)
+        asked: list[str] = []
+        for name, gsi in subnet.gsi.items():
+            gsi.port.watch(lambda e, n=name: asked.append(n) if e is PortEvent.CLIENT_REREGISTER else None)
+        await subnet.sm.sweep()
+        assert asked == []
+        subnet.sm.reassign_lids([subnet.port("b/1").guid])
+        await subnet.sm.sweep()
+        await asyncio.sleep(0.1)
+        assert asked == ["b/1"]
+        subnet.sm.reassign_lids([subnet.port("sm/1").guid])
+        await subnet.sm.sweep()
+        await asyncio.sleep(0.1)
+        assert sorted(asked[1:]) == sorted(subnet.gsi)
+
+
 async def test_partitions() -> None:
     async with managed(two_switches(), "sm/1", ALONE) as subnet:
         a, b = subnet.port("a/1"), subnet.port("b/1")

@@ -330,11 +330,12 @@ class _Transaction:
         except DecodeError:
             self._gsi.dropped += 1
             return
-        self._arm()
-        if message is not None:
-            self._gsi._linger(self._key, received.source.lid, self._reassembler.contiguous)
-            self.answer.set_result(message)
         contiguous = self._reassembler.contiguous
+        if contiguous > before:
+            self._arm()  # progress, and only that, buys time: repeats would for ever
+        if message is not None:
+            self._gsi._linger(self._key, received.source.lid, contiguous)
+            self.answer.set_result(message)
         if message is not None or contiguous >= self._window_last or rmpp.segment <= before:
             self._window_last = contiguous + _WINDOW
             self._gsi.send(received.source, _acknowledgement(received.mad, contiguous, self._window_last))

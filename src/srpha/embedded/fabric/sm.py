@@ -11,7 +11,7 @@ sweep, and that is what the SA answers from. SMInfo priorities are not negotiate
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from srpha.embedded.fabric.configure import EVERYBODY, Configurator, Memory, Partition, PortSettings
@@ -153,8 +153,7 @@ class SubnetManager:
         self._tell_changes(before, view, work.activated, traps)
         self.sweeps += 1
         self._swept.set()
-        new = frozenset(port.guid for port in view.end_ports if _can_register(port) and port.guid not in before.by_guid)
-        await work.ask_to_register(new)
+        await work.ask_to_register(frozenset(_to_register(before, view)))
 
     def _announce(self) -> None:
         """Be recognisable as a subnet manager, also after the node lost its registers."""
@@ -210,5 +209,10 @@ class SubnetManager:
             self._wake.set()
 
 
-def _can_register(port: EndPort) -> bool:
-    return bool(port.info.capability_mask & PortCapability.CLIENT_REREGISTRATION)
+def _to_register(before: SubnetView, after: SubnetView) -> Iterator[int]:
+    """GUIDs of the ports whose consumers are to subscribe anew: new ones, and all whose subscriptions got lost."""
+    for port in after.end_ports:
+        known = before.by_guid.get(port.guid)
+        lost = known is None or known.lid != port.lid or before.sm_lid != after.sm_lid
+        if lost and port.info.capability_mask & PortCapability.CLIENT_REREGISTRATION:
+            yield port.guid

@@ -12,7 +12,6 @@ from typing import Final, TypeVar
 
 from srpha.embedded.fabric.smi import SmpRequest, SubnetManagement
 from srpha.embedded.fabric.subnet_view import PortKey
-from srpha.wire.errors import DecodeError
 from srpha.wire.layout import Structure
 from srpha.wire.mad import Method
 from srpha.wire.smp import (
@@ -235,9 +234,4 @@ def _onward(found: Found, arrival: _Arrival) -> list[_Probe]:
 
 def _read(answer: DirectedRouteSmp | None, kind: type[S]) -> S | None:
     """The attribute in an answer without error, None otherwise."""
-    if answer is None or answer.status:
-        return None
-    try:
-        return kind.decode(answer.data)
-    except DecodeError:
-        return None
+    return None if answer is None or answer.status else kind.decode(answer.data)
