@@ -56,7 +56,10 @@ class _MemberPaths:
         """The result; the paths that did come are told even when others did not."""
         reason = "" if self.failure is None else self.failure.reason
         return Reach(
-            self.port.name, self.failure is None, reason, {guid: tuple(keys) for guid, keys in self.pkeys.items()}
+            self.port.name,
+            self.done and self.failure is None,
+            reason,
+            {guid: tuple(keys) for guid, keys in self.pkeys.items()},
         )
 
 
@@ -101,6 +104,11 @@ class Scan:
         """Whether the asker got an answer from its subnet administrator."""
         return self._listed is not None
 
+    @property
+    def walked(self) -> int:
+        """How many units have been asked to the end; when it moves, :meth:`result` has news before the end."""
+        return len(self._walked)
+
     def questions(self, now: float) -> list[Question]:
         """What to send now."""
         return self._talks.questions(now)
@@ -111,13 +119,15 @@ class Scan:
         self._progress()
 
     def result(self, now: float) -> ScanResult:
-        """What was found; final once :attr:`done`."""
+        """What was found until now; final once :attr:`done`. What is still being asked is UNKNOWN."""
         complete = self._listed is not None and not self._failure
         units = list(self._walked.values())
         for guid, unit in self._known.items():
             if guid in self._walked:
                 continue
-            if complete:
+            if complete and guid in (self._listed or {}):
+                units.append(replace(unit, standing=Standing.UNKNOWN, reason="its agent is still being asked"))
+            elif complete:
                 units.append(replace(unit, standing=Standing.GONE, reason="the subnet does not list it any more"))
             else:
                 units.append(replace(unit, standing=Standing.UNKNOWN, reason=self._failure or "the scan was cut short"))
