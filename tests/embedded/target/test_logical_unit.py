@@ -95,7 +95,14 @@ def test_protection_information_is_refused(device: TargetDevice, nexus: ScsiNexu
 
 
 @pytest.mark.parametrize(
-    ("text", "byte"), [("28 00 00000000 00 0021 00", 7), ("88 00 0000000000000000 00000021 00 00", 10)]
+    ("text", "byte"),
+    [
+        ("28 00 00000000 00 0021 00", 7),
+        ("88 00 0000000000000000 00000021 00 00", 10),
+        ("a8 00 00000000 00000021 00 00", 6),
+        ("0a 00 0000 21 00", 4),
+        ("2f 02 00000000 00 0021 00", 7),
+    ],
 )
 def test_more_than_the_maximum_transfer(device: TargetDevice, nexus: ScsiNexus, text: str, byte: int) -> None:
     device.units[0].max_transfer = 32 * 512
@@ -379,3 +386,5 @@ def test_a_lun_without_a_unit(device: TargetDevice, nexus: ScsiNexus) -> None:
     assert absent.execute(nexus, bytes.fromhex("030000002000")).data.hex() == "700005000000000a00000000250000000000"
     assert decode_report_luns(absent.execute(nexus, cdb.report_luns(512)).data)[1] == 2
     assert_invalid_field(absent.execute(nexus, bytes.fromhex("12018300ff00")), 1)
+    assert_invalid_field(absent.execute(nexus, b"\x12\x00"), 0)
+    assert_invalid_field(device.units[0].execute(nexus, b"\x12\x00"), 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from srpha.embedded.fabric.rc_outcome import CloseReason
 from srpha.embedded.target.outcome import BUSY
 from srpha.embedded.target.spec import TargetLimits, UnitSpec
-from srpha.embedded.target.srp_channel import LogoutReason
+from srpha.embedded.target.srp_channel import ChannelEnd, LogoutReason
 from srpha.wire.scsi.sense import Asc, Sense, SenseKey, decode_sense, encode_fixed
 from srpha.wire.srp import (
     CreditRequest,
@@ -231,6 +231,34 @@ async def test_injected_busy() -> None:
     assert (await session.run(TUR)).status == 0
 
 
+async def test_held_immediate_data() -> None:
+    bench = Bench()
+    session = await bench.login(ready=True, requested_it_iu_length=8260, flags=0x80, immediate_offset=68)
+    hold = bench.target.hold()
+    session.start(WRITE_8, data_out=immediate_buffer(PATTERN))
+    await held(hold, 1)
+    assert blocks_of(bench) == bytes(4096)
+    hold.release()
+    assert (await session.response()).status == 0
+    assert blocks_of(bench) == PATTERN
+
+
+async def test_what_arrives_after_the_end_is_nothing() -> None:
+    bench = Bench()
+    session = await bench.login(ready=True)
+    [channel] = bench.target.channels()
+    session.start(WRITE_8, data_out=session.table([bytearray(PATTERN)], 0))
+    while not channel.tasks:  # noqa: ASYNC110 - nothing tells that the table is being fetched
+        await asyncio.sleep(1e-7)
+    [task] = channel.tasks.values()
+    channel.end(ChannelEnd.TARGET)
+    channel.end(ChannelEnd.TARGET)
+    task.execute()
+    task.abort()
+    assert await session.closed is CloseReason.DISCONNECTED
+    assert blocks_of(bench) == bytes(4096)
+
+
 async def test_held_commands_go_on_in_order() -> None:
     bench = Bench()
     session = await bench.login(ready=True)
@@ -264,6 +292,17 @@ async def test_more_requests_than_credits_end_the_channel() -> None:
         session.start(TUR)
     await assert_logged_out(session, LogoutReason.NONE)
     assert bystander.connection.is_open
+
+
+async def test_task_management_costs_a_credit_too() -> None:
+    bench = Bench(make_spec(limits=TargetLimits(request_limit=1)))
+    session = await bench.login()
+    hold = bench.target.hold()
+    session.start(TUR)
+    await held(hold, 1)
+    session.manage(1)
+    await assert_logged_out(session, LogoutReason.NONE)
+    assert bench.target.channels() == ()
 
 
 async def test_throttled_credits() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
-from srpha.embedded.fabric.cm_connect import CmRejectedError, CmTimeoutError
+from srpha.embedded.fabric.cm_connect import CmRejectedError, CmTimeoutError, PortDownError
 from srpha.embedded.fabric.rc_outcome import CloseReason
 from srpha.embedded.target.hold import HoldScope
 from srpha.embedded.target.spec import SpecError, TargetLimits
 from srpha.embedded.target.srp_target import DEVICE_MANAGEMENT_BIT, SrpTarget, TargetState
+from srpha.embedded.target.transport import Attachment
 from srpha.wire.cm_reject import RejectReason
 from srpha.wire.scsi.sense import Asc, decode_sense
 from srpha.wire.srp import LoginRejectReason, MultichannelResult, decode_iu
@@ -259,6 +262,7 @@ async def test_a_crashed_target_says_nothing() -> None:
     assert await session.closed is CloseReason.RETRY_EXCEEDED
     with pytest.raises(CmTimeoutError):
         await bench.login()
+    await asyncio.sleep(0.01)  # the initiator's last word, that it has given up, is on its way
     with pytest.raises(SpecError, match="has crashed"):
         bench.target.join()
     bench.target.restart()
@@ -266,6 +270,18 @@ async def test_a_crashed_target_says_nothing() -> None:
     assert decode_sense((await again.run(TUR)).sense).matches(Asc.POWER_ON)
     response, data = await again.read("28 00 00000000 00 0001 00", 512)
     assert (response.status, data) == (0, b"\x77" * 512)
+
+
+async def test_a_login_that_is_repeated_until_the_target_is_back() -> None:
+    bench = Bench()
+    bench.target.crash()
+    patient = asyncio.ensure_future(bench.connect(bench.request().encode(), retries=15))
+    with pytest.raises(CmTimeoutError):
+        await bench.connect(bench.request(initiator=OTHER).encode(), host_port=1, retries=0)
+    await asyncio.sleep(0.01)
+    bench.target.restart()
+    await patient
+    assert [info.initiator_port_id for info in bench.target.sessions()] == [INITIATOR]
 
 
 async def test_restart_of_a_running_target() -> None:
@@ -293,6 +309,39 @@ async def test_a_controller_is_pulled_and_put_back() -> None:
     bench.target.set_controller_present(0, True)
     await bench.login()
     assert bench.target.io_unit.change_id == before + 2
+
+
+class Hopeless:
+    """A request whose port goes down before it is answered."""
+
+    waiting = True
+
+    def __init__(self, private_data: bytes) -> None:
+        self.private_data = private_data
+
+    def accept(self, private_data: bytes = b"") -> NoReturn:
+        raise PortDownError("b/1 is not active")
+
+    def reject(self, reason: int, ari: bytes = b"", private_data: bytes = b"") -> NoReturn:
+        raise AssertionError("it is a good login")
+
+
+async def test_a_port_that_goes_down_under_a_request() -> None:
+    bench = Bench()
+    heard: list[Callable[[Hopeless], None]] = []
+
+    class Ear:
+        def listen(self, service_id: int, on_request: Callable[[Hopeless], None]) -> Callable[[], None]:
+            heard.append(on_request)
+            return heard.clear
+
+    attachment = Attachment(Ear(), bench.gsi["a"][0], bench.ports["a"][0])  # type: ignore[arg-type]
+    target = SrpTarget(make_spec(), [attachment])
+    target.join()
+    heard[0](Hopeless(bench.request().encode().ljust(92, b"\0")))
+    assert target.sessions() == ()
+    target.leave()
+    assert heard == []
 
 
 async def test_close_leaves_nothing() -> None:

@@ -122,10 +122,7 @@ class LogicalUnit:
             return invalid_field(len(cdb))
         if cdb[control] & _NACA:
             return invalid_field(control)
-        try:
-            return handler(self, nexus, cdb, data_out)
-        except DecodeError:
-            return invalid_field(0)
+        return handler(self, nexus, cdb, data_out)
 
     def _refusal(self, nexus: ScsiNexus, opcode: int) -> Outcome | None:
         """Why a command is not even looked at: unit attention, injected answer, access state; in that order."""

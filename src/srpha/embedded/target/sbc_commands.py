@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Data = bytes | bytearray | memoryview
 Handler = Callable[["LogicalUnit", ScsiNexus, bytes, Data], Outcome]
-"""Executes one command; raises :class:`DecodeError` for a CDB that is too short."""
+"""Executes one command whose CDB is as long as its operation code asks for."""
 
 _PROTECT: Final = 0xE0
 """RDPROTECT, WRPROTECT, VRPROTECT: units here carry no protection information."""

@@ -94,6 +94,8 @@ class SrpTarget:
         self._channels = 0
         self._listening: list[Unwatch] = []
         self._refusals: list[_Refusal] = []
+        self._unheard: list[tuple[ConnectRequest, Callable[[ConnectRequest], None]]] = []
+        """Requests that came while crashed; their senders repeat them, which the CM does not show us."""
         self._state = TargetState.AWAY
 
     @property
@@ -162,6 +164,10 @@ class SrpTarget:
             self._state = TargetState.AWAY
         self.device.power_on()
         self.join()
+        unheard, self._unheard = self._unheard, []
+        for request, greet in unheard:
+            if request.waiting:
+                greet(request)
 
     def close(self) -> None:
         """Vanish from the fabric silently and release the backings. The object is of no use afterwards."""
@@ -251,6 +257,9 @@ class SrpTarget:
         def greet(request: ConnectRequest) -> None:
             if self._state is TargetState.ONLINE:
                 self._login(request, port, controller, ioc)
+            else:
+                self._unheard = [(earlier, way) for earlier, way in self._unheard if earlier.waiting]
+                self._unheard.append((request, greet))
 
         return greet
 
