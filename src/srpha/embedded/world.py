@@ -91,6 +91,7 @@ class World:
         self._sm_node = spec.sm
         self._sm_task: asyncio.Task[None] | None = None
         self._management: SubnetManagement | None = None
+        self._begun = asyncio.Event()
         self.subnet_manager: SubnetManager | None = None
         self.targets = {plan.name: self._make_target(plan) for plan in spec.targets}
         self.hosts = {plan.name: EmbeddedHost(self, plan) for plan in spec.hosts}
@@ -119,6 +120,7 @@ class World:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._start_subnet_manager()
+                self._begun.set()
                 for plan in self.spec.targets:
                     if not plan.late:
                         self.targets[plan.name].join()
@@ -129,6 +131,12 @@ class World:
             self._group = None
             for target in self.targets.values():
                 target.close()
+
+    async def ready(self) -> None:
+        """Wait until the subnet manager has brought the subnet up for the first time."""
+        await self._begun.wait()
+        if self.subnet_manager is not None:
+            await self.subnet_manager.ready()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         if self._group is None:
