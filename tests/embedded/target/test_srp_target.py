@@ -9,11 +9,13 @@ from typing import NoReturn
 import pytest
 
 from srpha.embedded.fabric.cm_connect import CmRejectedError, CmTimeoutError, PortDownError
+from srpha.embedded.fabric.ports import Port
 from srpha.embedded.fabric.rc_outcome import CloseReason
 from srpha.embedded.target.hold import HoldScope
 from srpha.embedded.target.spec import SpecError, TargetLimits
 from srpha.embedded.target.srp_target import DEVICE_MANAGEMENT_BIT, SrpTarget, TargetState
 from srpha.embedded.target.transport import Attachment
+from srpha.wire.cm import CM_CLASS, CmAttribute
 from srpha.wire.cm_reject import RejectReason
 from srpha.wire.scsi.sense import Asc, decode_sense
 from srpha.wire.srp import LoginRejectReason, MultichannelResult, decode_iu
@@ -140,6 +142,30 @@ async def test_a_single_login_ends_the_old_nexus_before_it_is_answered() -> None
     assert await second.closed is CloseReason.DISCONNECTED
     assert decode_iu(await old.receive()).reason == 4  # type: ignore[union-attr]
     assert decode_sense((await new.run(TUR)).sense).matches(Asc.NEXUS_LOSS)
+
+
+async def test_the_old_channel_is_disconnected_before_the_answer_leaves() -> None:
+    bench = Bench()
+    await bench.login(ready=True)
+    said: list[int] = []
+
+    def heard(_when: float, port: Port, packet: bytes) -> None:
+        mad = packet[28:]
+        if port.name == "b/1" and len(mad) == 256 and mad[1] == CM_CLASS:
+            said.append(int.from_bytes(mad[16:18], "big"))
+
+    bench.fabric.tap(heard)
+    await bench.login(ready=True)
+    assert said.index(CmAttribute.DREQ) < said.index(CmAttribute.REP)
+
+
+async def test_a_refused_login_ends_nothing() -> None:
+    bench = Bench()
+    session = await bench.login(ready=True)
+    assert (await bench.refused(buffer_formats=0x10)).reason == LoginRejectReason.UNSUPPORTED_FORMAT
+    bench.target.refuse_logins(LoginRejectReason.INSUFFICIENT_RESOURCES)
+    await bench.refused()
+    assert (await session.run(TUR)).status == 0
 
 
 async def test_without_that_login_a_ghost_write_lands() -> None:
