@@ -86,6 +86,16 @@ async def test_gid_out_of_service_and_back() -> None:
         assert (subscriptions.delivered, subscriptions.undelivered) == (2, 0)
 
 
+async def test_bounce_quicker_than_a_sweep_is_still_told() -> None:
+    async with managed(two_switches(), "sm/1") as subnet:
+        await asyncio.sleep(1)
+        told = await subscribe_all(subnet, "a/1")
+        subnet.fabric.set_plugged("b/1", plugged=False)
+        subnet.fabric.set_plugged("b/1", plugged=True)
+        await asyncio.sleep(0.5)
+        assert told.traps == [GidTrap(IN, subnet.port("b/1").gid)]
+
+
 async def test_report_as_it_stands_on_the_wire() -> None:
     async with managed(two_switches(), "sm/1") as subnet:
         told = await subscribe_all(subnet, "a/1")
