@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from srpha.core.reconcile import Pair
+from srpha.core.pairs import Pair
 from srpha.core.scan_result import ScanResult
 from srpha.core.seams import MadPort, PortIdentity
 from srpha.daemon.settings import Settings

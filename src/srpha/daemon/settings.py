@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from srpha.core.reconcile import BackOff
+from srpha.core.attempts import BackOff
+from srpha.core.reconcile import Policy
 from srpha.core.remote_port import RemotePortTimers
 from srpha.core.rules import Rule, Rules
 from srpha.core.scan_settings import ScanSettings
@@ -55,8 +56,15 @@ class Settings:
     """Fail paths in multipath as soon as a port or target is known to be gone, if another path is healthy."""
     remove_departed: bool = False
     """Remove connections to a target that a positive answer says has left; else dev_loss_tmo decides."""
+    max_imm_data: int | None = None
+    """ib_srp's immediate-data size when it uses any, in bytes; targets that take less get ``max_it_iu_size``."""
     connect: bool = True
     """False: only look and report (a dry run)."""
+
+    @property
+    def policy(self) -> Policy:
+        """The part that the reconciler needs."""
+        return Policy(self.rules, self.initiator_ext, self.max_imm_data)
 
     def timers_for(self, target: TargetPort) -> RemotePortTimers | None:
         """The timers for ``target``, or None when they are left as they are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from srpha.core.inventory import TargetStatus
-from srpha.core.reconcile import Pair
+from srpha.core.pairs import OtherConnection, Pair
 from srpha.core.scan_result import ScanStatistics
 from srpha.core.seams import Connection, MapInfo, PortIdentity
 
@@ -55,6 +55,8 @@ class Snapshot:
     ports: tuple[PortStatus, ...]
     targets: tuple[TargetStatus, ...]
     pairs: tuple[Pair, ...]
+    others: tuple[OtherConnection, ...]
+    """Connections that belong to no pair and are left alone."""
     connections: tuple[Connection, ...] | None
     maps: tuple[MapInfo, ...] | None
     scans: tuple[SubnetScan, ...]
