@@ -11,9 +11,11 @@ from srpha.core.seams import MadAddress, MadTimeoutError
 from srpha.embedded.fabric.configure import Partition
 from srpha.embedded.fabric.ports import Impairment, PortEvent, Traffic
 from srpha.embedded.fabric.sm import SubnetManager, SubnetSettings
+from srpha.embedded.fabric.smi import SubnetManagement
 from srpha.embedded.fabric.topology import Topology
 from srpha.embedded.virtual_time import run_virtual
-from srpha.wire.mad import MadHeader, build_mad, read_header
+from srpha.wire.mad import MadHeader, Method, build_mad, read_header
+from srpha.wire.sa import SaAttribute
 from srpha.wire.smp import PortCapability, PortState, SmState
 
 ALONE = SubnetSettings(sweep_interval=1e6)
@@ -377,6 +379,32 @@ async def test_manager_without_its_node() -> None:
         await asyncio.sleep(30)
         assert len(subnet.sm.view.end_ports) == 6
         assert await reaches(subnet, "a/1", "sm/1")
+
+
+@pytest.mark.parametrize("delay", [0.0, 2e-5, 0.5, 11.0])
+async def test_another_manager_in_the_same_turn_of_the_loop(delay: float) -> None:
+    async with asyncio.TaskGroup() as group:
+        subnet = Subnet(two_switches(), group)
+        port, gsi = subnet.port("sm/1"), subnet.gsi["sm/1"]
+        tasks: list[asyncio.Task[None]] = []
+        for turn in range(3):
+            smi = SubnetManagement(port)
+            sm = SubnetManager(port, smi, gsi)
+            tasks.append(group.create_task(sm.run()))
+            if turn < 2:
+                await asyncio.sleep(delay)
+                tasks[-1].cancel()
+                smi.close()
+        await sm.ready()
+        await asyncio.sleep(1)
+        assert len(sm.view.end_ports) == 6
+        assert port.sm_info is not None
+        assert port.capability_mask & PortCapability.SM
+        assert [task.done() for task in tasks] == [True, True, False]
+        answer = await subnet.ask("a/1", Method.GET, SaAttribute.CLASS_PORT_INFO)
+        assert read_header(answer).status == 0
+        tasks[-1].cancel()
+        smi.close()
 
 
 async def test_stop_frees_the_port() -> None:

@@ -8,12 +8,12 @@ subnet gets no answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from srpha.core.seams import ReceivedMad
+from srpha.core.seams import ReceivedMad, Unwatch
 from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.sa_paths import PathQuery, RefusedError
 from srpha.embedded.fabric.sa_subscriptions import ReportSettings, Subscriptions
@@ -104,7 +104,7 @@ class AdministratorSettings:
 
 
 class SubnetAdministrator:
-    """The SA on one port. It serves while :meth:`run` runs; :meth:`publish` gives it what to answer from.
+    """The SA on one port. It serves while :meth:`run` runs, once; :meth:`publish` gives it what to answer from.
 
     ``malformed`` counts requests dropped unread, ``queries`` those answered.
     """
@@ -114,21 +114,29 @@ class SubnetAdministrator:
         self._settings = settings
         self._view = empty_view(DEFAULT_SUBNET_PREFIX)
         self.subscriptions = Subscriptions(gsi, settings.reports)
+        self._unregister: Unwatch | None = None
+        self._stopped = False
         self.malformed = 0
         self.queries = 0
 
     async def run(self) -> None:
         """Serve until cancelled; subscriptions end with it."""
-        ends: list[Callable[[], None]] = []
 
         def started() -> None:
-            ends.append(self._gsi.register(ManagementClass.SUBN_ADM, self._request, _SERVED))
+            if not self._stopped:
+                self._unregister = self._gsi.register(ManagementClass.SUBN_ADM, self._request, _SERVED)
 
         try:
             await self.subscriptions.run(started)
         finally:
-            for end in ends:
-                end()
+            self.stop()
+
+    def stop(self) -> None:
+        """Serve no more, at once; for who cannot wait until :meth:`run` has ended."""
+        self._stopped = True
+        if self._unregister is not None:
+            self._unregister()
+            self._unregister = None
 
     def publish(self, view: SubnetView) -> None:
         """Answer from ``view`` from now on. Subscribers that are not in it are dropped."""

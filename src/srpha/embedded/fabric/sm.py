@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from srpha.core.seams import Unwatch
 from srpha.embedded.fabric.configure import EVERYBODY, Configurator, Memory, Partition, PortSettings
 from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.lid_table import Claim, LidTable
@@ -62,6 +63,8 @@ class SubnetManager:
         self._traps: dict[int, Notice] = {}
         self._wake = asyncio.Event()
         self._swept = asyncio.Event()
+        self._ends: list[Unwatch] = []
+        self._stopped = False
         self._waiters: list[asyncio.Future[None]] = []
         self.view = empty_view(settings.ports.prefix)
         self.administrator = SubnetAdministrator(gsi, settings.administrator)
@@ -74,20 +77,34 @@ class SubnetManager:
         return tuple(sorted(self._memory.silent))
 
     async def run(self) -> None:
-        """Manage the subnet until cancelled; then the subnet stays as it is, without manager and SA."""
-        port = self._port
-        ends = (self._smi.watch_traps(self._trap), port.watch(self._port_changed))
+        """Manage the subnet until cancelled; then the subnet stays as it is, without manager and SA.
+
+        Closing the QP0 below ends the manager's part on the port at once, so that another can start there in the same
+        turn of the loop; this method is still to be cancelled.
+        """
+        self._ends = [
+            self._smi.watch_traps(self._trap),
+            self._smi.watch_close(self._stop),
+            self._port.watch(self._port_changed),
+        ]
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.administrator.run())
                 group.create_task(self._sweep_forever())
         finally:
-            for end in ends:
-                end()
-            for waiter in self._waiters:
-                waiter.cancel()
-            port.sm_info = None
-            port.set_capability(PortCapability.SM, on=False)
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        for end in self._ends:
+            end()
+        for waiter in self._waiters:
+            waiter.cancel()
+        self.administrator.stop()
+        self._port.sm_info = None
+        self._port.set_capability(PortCapability.SM, on=False)
 
     async def ready(self) -> None:
         """Wait until the first sweep is over."""
@@ -119,7 +136,7 @@ class SubnetManager:
         self._wake.set()
 
     async def _sweep_forever(self) -> None:
-        while True:
+        while not self._stopped:
             self._wake.clear()
             waiters, self._waiters = self._waiters, []
             try:
@@ -145,7 +162,7 @@ class SubnetManager:
             work = Configurator(self._smi, found, self._memory, self._settings.ports, self._partitions)
             view = await work.configure()
             self._memory.silent = frozenset(found.silent)
-        if found is None or view is None:
+        if found is None or view is None or self._stopped:
             self.failed_sweeps += 1
             return
         before, self.view = self.view, view

@@ -58,6 +58,7 @@ class SubnetManagement:
         self._settings = settings
         self._waiting: dict[int, _Exchange] = {}
         self._listeners: list[TrapHandler] = []
+        self._mourners: list[Callable[[], None]] = []
         self._next_tid = 0
         self._psn = 0
         self.sent = 0
@@ -95,10 +96,22 @@ class SubnetManagement:
 
         return unwatch
 
+    def watch_close(self, closed: Callable[[], None]) -> Unwatch:
+        """Hear, from within :meth:`close`, that QP0 is given back."""
+        self._mourners.append(closed)
+
+        def unwatch() -> None:
+            if closed in self._mourners:
+                self._mourners.remove(closed)
+
+        return unwatch
+
     def close(self) -> None:
-        """Release QP0. Exchanges in flight end as if nobody answered."""
+        """Release QP0. Exchanges in flight end as if nobody answered, and so does every later one."""
         self._unbind()
         self._listeners.clear()
+        for mourner in tuple(self._mourners):
+            mourner()
         for exchange in dict.fromkeys(self._waiting.values()):
             exchange.abandon()
 
