@@ -93,6 +93,11 @@ class FenceLedger:
         """Nexuses with held writes and no fence under way, in the order they first lost a write."""
         return tuple(nexus for nexus, record in self._nexuses.items() if record.held and not record.running)
 
+    def held_on(self, nexus: Nexus) -> tuple[int, ...]:
+        """Tokens held for a nexus, oldest first."""
+        record = self._nexuses.get(nexus)
+        return () if record is None else tuple(record.held)
+
     def waiting(self) -> int:
         """Writes held now."""
         return len(self._nexus_of)

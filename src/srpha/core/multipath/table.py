@@ -42,7 +42,7 @@ class TableGroup:
 
 @dataclass(frozen=True, slots=True)
 class TableLine:
-    """A table line. ``first_group`` counts from 1, 0 only without groups; ``handler`` is name and arguments, or empty."""
+    """A table line. ``first_group`` is 0 only without groups; ``handler`` is name and arguments, or empty."""
 
     sectors: int
     groups: tuple[TableGroup, ...]
