@@ -61,6 +61,10 @@ class Attempts:
         """The connection was seen alive: all is forgotten."""
         self._known.pop(key, None)
 
+    def cancelled(self, key: PairKey) -> None:
+        """The login was not made after all."""
+        self._known[key] = replace(self.of(key), under_way=False)
+
     def failed(self, key: PairKey, code: int, message: str, now: float) -> Attempt:
         """A login failed with errno ``code``.
 

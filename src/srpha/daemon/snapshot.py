@@ -61,5 +61,7 @@ class Snapshot:
     maps: tuple[MapInfo, ...] | None
     scans: tuple[SubnetScan, ...]
     totals: ScanTotals
+    troubles: tuple[str, ...]
+    """What could not be read of the host, a sentence each."""
     settled: bool
     """Nothing is under way: every port is scanned, and every pair is connected or waits for something outside."""
