@@ -482,6 +482,11 @@ def decode_string(data: Buffer) -> str:
     return text
 
 
+def clipped(text: str) -> str:
+    """``text`` as a string that NBD can carry: without NUL and not longer than the limit."""
+    return text.replace("\0", "").encode(errors="replace")[:STRING_LIMIT].decode(errors="ignore")
+
+
 _F = TypeVar("_F", ExportInfo, BlockSizeInfo)
 
 
