@@ -65,6 +65,10 @@ class Inventory:
         self._targets: dict[int, TargetStatus] = {}
         self._reach: dict[str, dict[int, tuple[int, ...]]] = {}
 
+    def probe_delays(self, first: float, longest: float) -> None:
+        """Take other bounds from now on."""
+        self._first, self._longest = first, longest
+
     @property
     def targets(self) -> tuple[TargetStatus, ...]:
         """All units by GUID."""
@@ -99,6 +103,12 @@ class Inventory:
     def due(self, now: float) -> tuple[int, ...]:
         """Silent units to be asked again now, by GUID."""
         return tuple(t.unit.guid for t in self.targets if t.next_probe is not None and t.next_probe <= now)
+
+    def postpone(self, guid: int, now: float) -> None:
+        """A silent unit is being asked, or cannot be: do not call it due again before long."""
+        status = self._targets.get(guid)
+        if status is not None and status.next_probe is not None:
+            self._targets[guid] = replace(status, next_probe=now + self._longest)
 
     @property
     def next_due(self) -> float | None:

@@ -82,6 +82,10 @@ class PortAgent:
             self._subscriptions.renew()
         return change
 
+    def renew(self) -> None:
+        """The subnet manager asks for re-registration, or may: subscribe again."""
+        self._subscriptions.renew()
+
     async def run(self) -> None:
         """Work until cancelled."""
         unwatch = self.port.watch(self._hint)

@@ -7,7 +7,7 @@ wanted. A notice leads to a check of the port it names; too many of them lead to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +65,7 @@ class ScanScheduler:
         self._last_end: dict[str, float] = {}
         self._checks: dict[Subject, set[str]] = {}
         self._checking: set[Subject] = set()
+        self._last_check: dict[Subject, float] = {}
         self._stir = asyncio.Event()
 
     @property
@@ -80,7 +81,7 @@ class ScanScheduler:
     def want_check(self, subject: Subject, local_ports: Iterable[str]) -> None:
         """Ask for a check of one port of the subnet of these local ports."""
         self._checks.setdefault(subject, set()).update(local_ports)
-        if len(self._checks) > _MANY_CHECKS:
+        if len(self._checks) + len(self._checking) > _MANY_CHECKS:
             self._wanted.update(name for names in self._checks.values() for name in names)
             self._checks.clear()
         self._stir.set()
@@ -111,12 +112,11 @@ class ScanScheduler:
                     self._wanted.update(member.identity.name for member in self._members())
                     next_scan = now + self._settings().scan_interval
                 for guid in self._inventory.due(now):
+                    self._inventory.postpone(guid, now)
                     self._checks.setdefault(Subject(True, guid), set()).update(self._seen_by(guid))
-                self._start_checks(group)
-                earliest = self._start_scans(group, now)
-                due = [next_scan, *earliest]
+                due = [next_scan, *self._start_checks(group, now), *self._start_scans(group, now)]
                 if self._inventory.next_due is not None:
-                    due.append(max(self._inventory.next_due, now + self._settings().scan_hold))
+                    due.append(self._inventory.next_due)
                 self._stir.clear()
                 try:
                     async with asyncio.timeout_at(min(due)):
@@ -129,7 +129,7 @@ class ScanScheduler:
         status = self._inventory.target(guid)
         return () if status is None else status.members
 
-    def _start_scans(self, group: asyncio.TaskGroup, now: float) -> Iterator[float]:
+    def _start_scans(self, group: asyncio.TaskGroup, now: float) -> list[float]:
         """Start what is wanted and may start now; gives the times at which the rest may."""
         later = []
         members = self._members()
@@ -145,7 +145,7 @@ class ScanScheduler:
             self._wanted -= names
             self._scanning |= names
             group.create_task(self._scan(subnet, frozenset(names)))
-        return iter(later)
+        return later
 
     async def _scan(self, members: tuple[Member, ...], names: frozenset[str]) -> None:
         settings = self._settings().scan
@@ -159,18 +159,23 @@ class ScanScheduler:
             self._listener.scan_finished(result)
         self._stir.set()
 
-    def _start_checks(self, group: asyncio.TaskGroup) -> None:
+    def _start_checks(self, group: asyncio.TaskGroup, now: float) -> list[float]:
+        """Start the checks that may start now; gives the times at which others may."""
+        later = []
+        hold = self._settings().scan_hold
+        self._last_check = {subject: end for subject, end in self._last_check.items() if end + hold > now}
         for subject in sorted(self._checks):
             if subject in self._checking:
+                continue  # its end stirs this loop
+            if subject in self._last_check:
+                later.append(self._last_check[subject] + hold)
                 continue
             names = self._checks.pop(subject)
-            subnet = next(
-                (s for s in subnets(self._members()) if any(m.identity.name in names for m in s)),
-                None,
-            )
+            subnet = next((s for s in subnets(self._members()) if any(m.identity.name in names for m in s)), None)
             if subnet is not None:
                 self._checking.add(subject)
                 group.create_task(self._check(subject, subnet))
+        return later
 
     async def _check(self, subject: Subject, members: tuple[Member, ...]) -> None:
         known = self._inventory.known_to([member.identity.name for member in members])
@@ -184,6 +189,7 @@ class ScanScheduler:
             )
         finally:
             self._checking.discard(subject)
+            self._last_check[subject] = asyncio.get_running_loop().time()
         self._listener.check_finished(subject, result)
         if not result.complete:
             self.want_scan(result.members)

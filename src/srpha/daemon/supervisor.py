@@ -1,13 +1,47 @@
-"""The host's supervisor: keeps every local port connected to every target that the rules allow."""
+"""The host's supervisor: keeps every local port connected to every target that the rules allow.
+
+Three loops run beside the ports' own: one scans (:mod:`srpha.daemon.scan_scheduler`), one re-reads the host's
+connections and maps, one decides. Hints only make them run earlier. Connections survive the supervisor's end; the next
+one adopts them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import errno
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from srpha.core.events import EventSink
-from srpha.core.seams import Initiator, MadPort, PathManager
+from srpha.core.attempts import Attempts
+from srpha.core.dm_walk import Way
+from srpha.core.events import Event, EventKind, EventSink, Severity
+from srpha.core.inventory import Inventory, TargetChange
+from srpha.core.pairs import Pair, PairKey, PairStatus
+from srpha.core.reconcile import LocalPort, Plan, reconcile
+from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.scan_result import ScanResult, Standing
+from srpha.core.seams import Connection, Initiator, InitiatorError, MadPort, PathManager
+from srpha.daemon.connector import Login, LoginOutcome
+from srpha.daemon.guard import Guard
+from srpha.daemon.host_reader import HostReader
+from srpha.daemon.port_agent import PortAgent, PortChange
+from srpha.daemon.scan_scheduler import ScanScheduler, Subject
+from srpha.daemon.scanner import Member
 from srpha.daemon.settings import Settings
-from srpha.daemon.snapshot import Snapshot
+from srpha.daemon.snapshot import PortStatus, ScanTotals, Snapshot, SubnetScan
+from srpha.wire.notice import CapabilityTrap144, GidTrap, Trap
+
+_SEVERITY = {
+    EventKind.TARGET_FOUND: Severity.INFO,
+    EventKind.TARGET_CHANGED: Severity.NOTICE,
+    EventKind.TARGET_SILENT: Severity.WARNING,
+    EventKind.TARGET_LEFT: Severity.WARNING,
+    EventKind.TARGET_REFUSED: Severity.WARNING,
+}
+_READ_GAP = 0.02
+"""Least seconds between two readings of the host, so that a burst of hints costs few."""
+_TIMERS_RETRY = 60.0
+"""Seconds before timers that the driver refused are tried again."""
 
 
 class Supervisor:
@@ -21,20 +55,435 @@ class Supervisor:
         settings: Settings,
         events: EventSink,
     ) -> None:
-        raise NotImplementedError
+        self._settings = settings
+        self._events = events
+        self._initiator = initiator
+        self._path_manager = path_manager
+        self._inventory = Inventory(settings.probe_interval, settings.scan_interval)
+        self._attempts = Attempts(settings.back_off)
+        self._reader = HostReader(initiator, path_manager, events)
+        self._guard = None if path_manager is None else Guard(path_manager, events)
+        self._scheduler = ScanScheduler(self._members, self._inventory, self._current, self)
+        self._agents = {port.name: self._agent(port) for port in mad_ports}
+        self._plan = Plan((), ())
+        self._ours: set[int] = set()
+        self._removed: set[int] = set()
+        self._outcomes: list[LoginOutcome] = []
+        self._hinted: set[str] = set()
+        self._scans: dict[tuple[str, ...], SubnetScan] = {}
+        self._scanned: set[str] = set()
+        self._totals = ScanTotals()
+        self._timers_refused: dict[tuple[int, RemotePortTimers], float] = {}
+        self._stir = asyncio.Event()
+        self._stale = asyncio.Event()
+        self._now = 0.0
 
     async def run(self) -> None:
         """Work until cancelled. Connections stay when it ends."""
-        raise NotImplementedError
+        unwatches = [self._initiator.watch(self._stale.set)]
+        if self._path_manager is not None:
+            unwatches.append(self._path_manager.watch(self._stale.set))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._refresh_ports()
+                for agent in self._agents.values():
+                    group.create_task(agent.run())
+                group.create_task(self._scheduler.run())
+                group.create_task(self._read_loop())
+                group.create_task(self._decide_loop())
+        finally:
+            for unwatch in unwatches:
+                unwatch()
 
     def snapshot(self) -> Snapshot:
         """The state now; cheap, at any time."""
-        raise NotImplementedError
+        pending = (PairStatus.DUE, PairStatus.CONNECTING, PairStatus.REMOVING)
+        usable = {name for name, agent in self._agents.items() if not agent.trouble}
+        busy = any(
+            pair.status in pending and (self._settings.connect or pair.status is not PairStatus.DUE)
+            for pair in self._plan.pairs
+        )
+        return Snapshot(
+            time=self._now,
+            ports=tuple(
+                PortStatus(agent.name, agent.identity, not agent.trouble, agent.trouble, agent.subscribed)
+                for agent in self._agents.values()
+            ),
+            targets=self._inventory.targets,
+            pairs=self._plan.pairs,
+            others=self._plan.others,
+            connections=self._reader.connections,
+            maps=self._reader.maps,
+            scans=tuple(self._scans.values()),
+            totals=self._totals,
+            troubles=tuple(text for text in (self._reader.connections_trouble, self._reader.maps_trouble) if text),
+            settled=not busy
+            and not self._outcomes
+            and self._scheduler.idle
+            and usable <= self._scanned
+            and self._reader.connections is not None,
+        )
 
     def rescan(self) -> None:
         """Ask for a full scan soon."""
-        raise NotImplementedError
+        self._scheduler.want_scan(self._agents)
 
     def apply(self, settings: Settings) -> None:
         """Take other settings from now on; what is connected stays."""
-        raise NotImplementedError
+        self._settings = settings
+        self._attempts.back_off = settings.back_off
+        self._inventory.probe_delays(settings.probe_interval, settings.scan_interval)
+        self._timers_refused.clear()
+        self._stale.set()
+        self._stir.set()
+
+    # --- what scans say (ScanListener) ---
+
+    def scan_progress(self, result: ScanResult) -> None:
+        """Part of a scan: targets that answered are connected while others are still silent."""
+        self._tell(self._inventory.apply(result, self._time(), partial=True))
+        self._stir.set()
+
+    def scan_finished(self, result: ScanResult) -> None:
+        """A scan is over."""
+        now = self._time()
+        rest = replace(result, units=tuple(u for u in result.units if u.standing is Standing.GONE))
+        self._tell(self._inventory.apply(rest, now))
+        self._count(result, scans=1)
+        stats = result.statistics
+        self._scans = {members: scan for members, scan in self._scans.items() if not set(members) & set(result.members)}
+        self._scans[result.members] = SubnetScan(
+            now, result.asker, result.members, result.complete, result.reason, stats
+        )
+        self._scanned.update(result.members)
+        found = sum(1 for unit in result.units if unit.standing is Standing.FOUND)
+        fields: dict[str, str | int | float | bool] = {
+            "found": found,
+            "units": len(result.units),
+            "queries": stats.queries,
+            "timeouts": stats.timeouts,
+            "round_trips": stats.round_trips,
+            "duration": round(stats.duration, 6),
+        }
+        who = ", ".join(result.members)
+        if result.complete:
+            text = f"scan for {who}: {found} of {len(result.units)} targets answer"
+            self._event(EventKind.SCAN_FINISHED, Severity.INFO, result.asker, text, fields)
+        else:
+            text = f"scan for {who} is not complete: {result.reason}; what was known stays"
+            self._event(EventKind.SCAN_FAILED, Severity.WARNING, result.asker, text, fields)
+        self._stale.set()
+        self._stir.set()
+
+    def check_finished(self, subject: Subject, result: ScanResult) -> None:
+        """A check of one port is over."""
+        self._tell(self._inventory.apply(result, self._time(), single=True))
+        self._count(result, scans=0)
+        for unit in result.units:
+            if unit.standing is Standing.FOUND:
+                self._hasten_target(unit.guid)
+        self._stale.set()
+        self._stir.set()
+
+    def _count(self, result: ScanResult, *, scans: int) -> None:
+        totals, stats = self._totals, result.statistics
+        self._totals = ScanTotals(
+            scans=totals.scans + scans,
+            failed_scans=totals.failed_scans + (scans if not result.complete else 0),
+            probes=totals.probes + 1 - scans,
+            queries=totals.queries + stats.queries,
+            timeouts=totals.timeouts + stats.timeouts,
+        )
+
+    def _tell(self, changes: Sequence[TargetChange]) -> None:
+        for change in changes:
+            unit = change.unit
+            fields: dict[str, str | int | float | bool] = {"guid": f"{unit.guid:016x}", "lid": unit.lid}
+            self._event(change.kind, _SEVERITY[change.kind], f"{unit.guid:016x}", change.text, fields)
+            if change.kind is EventKind.TARGET_FOUND:
+                self._hasten_target(unit.guid)
+
+    def _hasten_target(self, guid: int) -> None:
+        self._attempts.hasten(lambda key: key.dgid.guid == guid)
+
+    # --- ports and notices ---
+
+    def _agent(self, port: MadPort) -> PortAgent:
+        def hint() -> None:
+            self._hinted.add(port.name)
+            self._stir.set()
+
+        return PortAgent(port, self._initiator, self._current, hint, self._trap, self._still_wanted, self._outcome)
+
+    def _members(self) -> tuple[Member, ...]:
+        return tuple(agent.member for agent in self._agents.values() if agent.member is not None)
+
+    def _trap(self, local_port: str, trap: Trap) -> None:
+        if isinstance(trap, GidTrap):
+            text = f"port {trap.gid.guid:016x} {'came into' if trap.in_service else 'went out of'} service"
+            fields: dict[str, str | int | float | bool] = {"trap": int(trap.number), "guid": f"{trap.gid.guid:016x}"}
+        elif isinstance(trap, CapabilityTrap144):
+            text, fields = f"the port with LID {trap.lid} changed its capabilities", {"trap": 144, "lid": trap.lid}
+        else:
+            return
+        self._event(EventKind.NOTICE, Severity.INFO, local_port, f"notice to {local_port}: {text}", fields)
+        self._scheduler.take_trap(local_port, trap)
+
+    def _refresh_ports(self) -> None:
+        """Read all identities; act on what changed and on hints that name no change (a re-registration)."""
+        hinted, self._hinted = self._hinted, set()
+        for agent in self._agents.values():
+            change = agent.refresh()
+            if change is not None:
+                self._port_changed(agent, change)
+            elif agent.name in hinted and not agent.trouble:
+                agent.renew()
+                self._scheduler.want_scan([agent.name])
+
+    def _port_changed(self, agent: PortAgent, change: PortChange) -> None:
+        name = agent.name
+        if change.went_up:
+            self._event(EventKind.PORT_UP, Severity.NOTICE, name, f"{name} is up: {change.text}")
+        elif change.went_down:
+            self._event(EventKind.PORT_DOWN, Severity.WARNING, name, f"{name} is down: {change.text}")
+        elif change.moved:
+            self._event(EventKind.PORT_CHANGED, Severity.NOTICE, name, f"{name} changed: {change.text}")
+        if change.went_up or change.moved:
+            self._scanned.discard(name)
+            self._scheduler.want_scan([name])
+            self._attempts.hasten(lambda key: key.local_port == name)
+        self._stale.set()
+
+    # --- deciding ---
+
+    async def _decide_loop(self) -> None:
+        while True:
+            self._stir.clear()
+            self._refresh_ports()
+            self._decide()
+            now = self._time()
+            due = [pair.next_attempt for pair in self._plan.pairs if pair.next_attempt is not None]
+            try:
+                async with asyncio.timeout_at(min([now + self._settings.poll_interval, *due])):
+                    await self._stir.wait()
+            except TimeoutError:
+                pass
+
+    def _decide(self) -> None:
+        """Compare desired and actual, start the logins that are due."""
+        before = {pair.key: pair for pair in self._plan.pairs}
+        self._plan = self._compare()
+        for pair in self._plan.pairs:
+            old = before.get(pair.key)
+            refused = (PairStatus.DISALLOWED, PairStatus.OCCUPIED)
+            if pair.status in refused and (old is None or old.status is not pair.status):
+                text = f"{pair.name} is not connected: {pair.reason}"
+                self._event(EventKind.TARGET_REFUSED, Severity.INFO, pair.name, text)
+            if pair.status is PairStatus.DUE and self._settings.connect:
+                self._log_in(pair)
+        if any(pair.status is PairStatus.DUE for pair in self._plan.pairs):
+            self._plan = self._compare()
+
+    def _compare(self) -> Plan:
+        served = set(self._initiator.ports())
+        ports = [
+            LocalPort(agent.identity, agent.trouble or ("" if agent.name in served else "no SRP initiator serves it"))
+            for agent in self._agents.values()
+            if agent.identity is not None
+        ]
+        return reconcile(
+            ports,
+            self._inventory,
+            self._reader.connections,
+            self._settings.policy,
+            self._attempts,
+            self._ours,
+            self._time(),
+        )
+
+    def _log_in(self, pair: Pair) -> None:
+        agent = self._agents[pair.key.local_port]
+        status = self._inventory.target(pair.key.dgid.guid)
+        if status is None or agent.identity is None:
+            return
+        self._attempts.started(pair.key)
+        self._event(EventKind.CONNECTING, Severity.INFO, pair.name, f"{pair.name}: connecting", {"line": pair.line})
+        agent.connector.submit(Login(pair.key, pair.line, Way(agent.identity, pair.target.pkey), status.unit.agent))
+
+    def _still_wanted(self, key: PairKey) -> bool:
+        """Whether a login that waited for its turn makes sense now."""
+        status = self._inventory.target(key.dgid.guid)
+        usable = not self._agents[key.local_port].trouble
+        present = any(key.names(item) for item in self._reader.connections or ())
+        return usable and not present and status is not None and status.standing is Standing.FOUND
+
+    def _outcome(self, outcome: LoginOutcome) -> None:
+        self._outcomes.append(outcome)
+        self._stale.set()
+
+    # --- reading ---
+
+    async def _read_loop(self) -> None:
+        while True:
+            self._stale.clear()
+            await self._read()
+            await asyncio.sleep(_READ_GAP)
+            changing = any(pair.status in (PairStatus.REMOVING, PairStatus.CONNECTING) for pair in self._plan.pairs)
+            pause = self._settings.removal_poll if changing else self._settings.poll_interval
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stale.wait()
+            except TimeoutError:
+                pass
+
+    async def _read(self) -> None:
+        """Read the host once and act on it."""
+        outcomes, self._outcomes = self._outcomes, []
+        known = await self._reader.read_connections(self._time(), lambda fresh: self._settle(fresh, outcomes))
+        if not known:
+            self._outcomes = outcomes + self._outcomes
+        self._stir.set()
+        maps_known = await self._reader.read_maps(self._time())
+        if known:
+            await self._set_timers()
+            await self._remove_departed()
+        if known and maps_known and self._guard is not None and self._settings.fail_suspect_paths:
+            suspects, healthy = self._suspicions()
+            if await self._guard.act(self._reader.maps or (), suspects, healthy):
+                self._stale.set()
+
+    def _settle(self, fresh: tuple[Connection, ...], outcomes: Sequence[LoginOutcome]) -> Collection[int]:
+        """Close logins that ended, adopt what is as we would have made it; hosts that need no event of their own."""
+        hosts = {item.host for item in fresh}
+        self._ours &= hosts
+        self._removed &= hosts
+        logging_in = {
+            item.host
+            for pair in self._plan.pairs
+            if self._attempts.of(pair.key).under_way
+            for item in fresh
+            if pair.key.names(item)
+        }
+        for outcome in outcomes:
+            self._close(outcome, fresh)
+        self._plan = self._compare()
+        for pair in self._plan.pairs:
+            host = pair.host
+            alive = pair.status in (PairStatus.CONNECTED, PairStatus.RECOVERING)
+            if host is None or not alive or host in self._ours or self._attempts.of(pair.key).under_way:
+                continue
+            self._ours.add(host)
+            self._attempts.succeeded(pair.key)
+            text = f"{pair.name}: host{host} is adopted, it is as srpha would have made it"
+            self._event(EventKind.CONNECTION_ADOPTED, Severity.INFO, pair.name, text, {"host": host})
+        return self._ours | logging_in
+
+    def _close(self, outcome: LoginOutcome, fresh: Sequence[Connection]) -> None:
+        """What a login's end means, now that the connections have been read again."""
+        key = outcome.login.key
+        name = next((pair.name for pair in self._plan.pairs if pair.key == key), key.local_port)
+        alive = [
+            item for item in fresh if key.names(item) and not item.removing and item.state is not RemotePortState.LOST
+        ]
+        if outcome.errno == errno.ECANCELED:
+            self._attempts.cancelled(key)
+            return
+        if outcome.errno == 0 and alive:
+            host = max(item.host for item in alive)
+            self._ours.add(host)
+            self._attempts.succeeded(key)
+            text = f"{name}: connected as host{host}"
+            self._event(EventKind.CONNECTED, Severity.NOTICE, name, text, {"host": host})
+            return
+        if alive:  # EEXIST and the like: adopted below when it is as it should be
+            self._attempts.succeeded(key)
+            return
+        code, message = outcome.errno, outcome.message
+        if code == 0:
+            code, message = errno.ENOTCONN, "logged in, but the connection was gone when it was looked for"
+        attempt = self._attempts.failed(key, code, message, self._time())
+        self._inventory.doubt(key.dgid.guid)
+        if attempt.failures:
+            wait = attempt.next_at - self._time()
+            text = f"{name}: login failed: {message}; next try in {wait:.0f} s"
+            symbol = errno.errorcode.get(code, str(code))
+            fields: dict[str, str | int | float | bool] = {"errno": symbol, "failures": attempt.failures}
+            self._event(EventKind.CONNECT_FAILED, Severity.WARNING, name, text, fields)
+
+    async def _set_timers(self) -> None:
+        """Give our connections the timers that the settings want, wherever they differ."""
+        connections = {item.host: item for item in self._reader.connections or ()}
+        for pair in self._plan.pairs:
+            timers = self._settings.timers_for(pair.target)
+            connection = connections.get(-1 if pair.host is None else pair.host)
+            if timers is None or connection is None or not pair.ours or not connection.remote_port:
+                continue
+            if pair.status not in (PairStatus.CONNECTED, PairStatus.RECOVERING) or connection.timers == timers:
+                continue
+            refused = connection.host, timers
+            if self._timers_refused.get(refused, -_TIMERS_RETRY) + _TIMERS_RETRY > self._time():
+                continue
+            try:
+                await self._initiator.set_timers(connection.host, timers)
+            except InitiatorError as error:
+                self._timers_refused[refused] = self._time()
+                text = f"{pair.name}: the timers of host{connection.host} could not be set: {error}"
+                self._event(EventKind.CONNECTION_STATE, Severity.WARNING, pair.name, text, {"host": connection.host})
+            else:
+                self._stale.set()
+
+    async def _remove_departed(self) -> None:
+        """Remove our connections to targets that have left, if the settings ask for it."""
+        if not self._settings.remove_departed:
+            return
+        for pair in self._plan.pairs:
+            status = self._inventory.target(pair.key.dgid.guid)
+            gone = status is not None and status.standing is Standing.GONE
+            if pair.host is None or not gone or not pair.ours or pair.host in self._removed:
+                continue
+            self._removed.add(pair.host)
+            try:
+                await self._initiator.remove(pair.host)
+            except InitiatorError as error:
+                text = f"{pair.name}: host{pair.host} could not be removed: {error}"
+                self._event(EventKind.CONNECTION_STATE, Severity.WARNING, pair.name, text, {"host": pair.host})
+            else:
+                self._stale.set()
+
+    def _suspicions(self) -> tuple[dict[int, str], set[int]]:
+        """Connections with positive evidence against them and why, and those that are healthy all over."""
+        suspects: dict[int, str] = {}
+        healthy: set[int] = set()
+        for item in self._reader.connections or ():
+            dgid = item.orig_dgid or item.dgid
+            status = None if dgid is None else self._inventory.target(dgid.guid)
+            agent = self._agents.get(item.local_port)
+            if agent is not None and agent.trouble:
+                suspects[item.host] = f"{agent.name}: {agent.trouble}"
+            elif status is not None and status.standing is Standing.GONE:
+                suspects[item.host] = f"target port {status.unit.guid:016x} left the subnet"
+            elif item.removing or item.state is not RemotePortState.RUNNING:
+                state = "being removed" if item.removing else item.state.value
+                suspects[item.host] = f"host{item.host} is {state}"
+            elif status is None or status.standing is Standing.FOUND:
+                healthy.add(item.host)
+        return suspects, healthy
+
+    # --- small things ---
+
+    def _current(self) -> Settings:
+        return self._settings
+
+    def _time(self) -> float:
+        self._now = asyncio.get_running_loop().time()
+        return self._now
+
+    def _event(
+        self,
+        kind: EventKind,
+        severity: Severity,
+        subject: str,
+        text: str,
+        fields: dict[str, str | int | float | bool] | None = None,
+    ) -> None:
+        self._events(Event(self._time(), kind, severity, subject, text, fields or {}))
