@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from srpha.core.hints import Hints
 from srpha.core.seams import Unwatch
-from srpha.embedded.initiator.hints import Hints
 from srpha.embedded.initiator.names import DiskNumbers, disk_dev_t, disk_name
 
 

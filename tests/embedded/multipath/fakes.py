@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from srpha.core.hints import Hints
 from srpha.core.scsi_io import DeviceEvent, Nexus, ScsiCommand, ScsiDevice, UnitIdentity
 from srpha.core.seams import DeviceState, Unwatch
-from srpha.embedded.initiator.hints import Hints
 from srpha.embedded.multipath.engine import EmbeddedPathManager
 from srpha.embedded.multipath.settings import MultipathSettings
 from srpha.wire.scsi import cdb

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from srpha.core.hints import Hints
 from srpha.core.scsi_io import Nexus, ScsiCommand, UnitIdentity
 from srpha.core.seams import DeviceState, Unwatch
-from srpha.embedded.initiator.hints import Hints
 from srpha.embedded.initiator.request import Request
 
 if TYPE_CHECKING:

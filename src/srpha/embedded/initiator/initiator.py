@@ -7,11 +7,11 @@ import errno
 from collections.abc import Callable, Coroutine, Mapping
 
 from srpha.core.add_target import InvalidLineError, TargetLine, parse_target_line
+from srpha.core.hints import Hints
 from srpha.core.remote_port import RemotePortTimers
 from srpha.core.scsi_io import DeviceEvent, Nexus, ScsiDevice
 from srpha.core.seams import AddTargetError, Connection, InitiatorError, MadPortGoneError, Unwatch
 from srpha.embedded.initiator.device import ScsiDisk
-from srpha.embedded.initiator.hints import Hints
 from srpha.embedded.initiator.host import ScsiHost
 from srpha.embedded.initiator.login import log_in
 from srpha.embedded.initiator.names import DiskNumbers, disk_dev_t, disk_name
