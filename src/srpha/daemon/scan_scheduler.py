@@ -62,6 +62,8 @@ class ScanScheduler:
         self._listener = listener
         self._wanted: set[str] = set()
         self._scanning: set[str] = set()
+        self._askers: set[str] = set()
+        """Local ports that got answers last time: they ask first."""
         self._last_end: dict[str, float] = {}
         self._checks: dict[Subject, set[str]] = {}
         self._checking: set[Subject] = set()
@@ -150,14 +152,21 @@ class ScanScheduler:
     async def _scan(self, members: tuple[Member, ...], names: frozenset[str]) -> None:
         settings = self._settings().scan
         try:
-            results = await scan_subnet(members, self._inventory.known_to, settings, self._listener.scan_progress)
+            order = self._in_order(members)
+            results = await scan_subnet(order, self._inventory.known_to, settings, self._listener.scan_progress)
         finally:
             now = asyncio.get_running_loop().time()
             self._last_end.update(dict.fromkeys(sorted(names), now))
             self._scanning -= names
         for result in results:
+            self._askers.difference_update(result.members)
+            if result.complete:
+                self._askers.add(result.asker)
             self._listener.scan_finished(result)
         self._stir.set()
+
+    def _in_order(self, members: tuple[Member, ...]) -> tuple[Member, ...]:
+        return tuple(sorted(members, key=lambda member: member.identity.name not in self._askers))
 
     def _start_checks(self, group: asyncio.TaskGroup, now: float) -> list[float]:
         """Start the checks that may start now; gives the times at which others may."""
@@ -174,7 +183,7 @@ class ScanScheduler:
             subnet = next((s for s in subnets(self._members()) if any(m.identity.name in names for m in s)), None)
             if subnet is not None:
                 self._checking.add(subject)
-                group.create_task(self._check(subject, subnet))
+                group.create_task(self._check(subject, self._in_order(subnet)))
         return later
 
     async def _check(self, subject: Subject, members: tuple[Member, ...]) -> None:

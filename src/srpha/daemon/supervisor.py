@@ -272,7 +272,7 @@ class Supervisor:
     def _decide(self) -> None:
         """Compare desired and actual, start the logins that are due."""
         before = {pair.key: pair for pair in self._plan.pairs}
-        self._plan = self._compare()
+        self._adopt()
         for pair in self._plan.pairs:
             old = before.get(pair.key)
             refused = (PairStatus.DISALLOWED, PairStatus.OCCUPIED)
@@ -366,17 +366,26 @@ class Supervisor:
         }
         for outcome in outcomes:
             self._close(outcome, fresh)
+        self._adopt()
+        return self._ours | logging_in
+
+    def _adopt(self) -> None:
+        """Compare, and take as ours what is as we would have made it."""
         self._plan = self._compare()
+        adopted = False
         for pair in self._plan.pairs:
             host = pair.host
             alive = pair.status in (PairStatus.CONNECTED, PairStatus.RECOVERING)
             if host is None or not alive or host in self._ours or self._attempts.of(pair.key).under_way:
                 continue
+            adopted = True
             self._ours.add(host)
             self._attempts.succeeded(pair.key)
             text = f"{pair.name}: host{host} is adopted, it is as srpha would have made it"
             self._event(EventKind.CONNECTION_ADOPTED, Severity.INFO, pair.name, text, {"host": host})
-        return self._ours | logging_in
+        if adopted:
+            self._plan = self._compare()
+            self._stale.set()
 
     def _close(self, outcome: LoginOutcome, fresh: Sequence[Connection]) -> None:
         """What a login's end means, now that the connections have been read again."""
