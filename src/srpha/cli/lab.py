@@ -19,6 +19,7 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: P
     from srpha.cli.render import event_line  # noqa: PLC0415
     from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world  # noqa: PLC0415
     from srpha.embedded.fabric.worldspec import WorldSpecError  # noqa: PLC0415
+    from srpha.embedded.nbd.server import NbdServer, NbdServerError  # noqa: PLC0415
     from srpha.lab.keep import keep_lab  # noqa: PLC0415
     from srpha.lab.lab import Lab, LabSettings  # noqa: PLC0415
     from srpha.lab.workload import WorkloadSettings  # noqa: PLC0415
@@ -27,9 +28,13 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: P
     console = Console(highlight=False)
     path = socket or default_socket()
 
-    def started(lab: Lab) -> None:
+    def started(lab: Lab, disks: tuple[NbdServer, ...]) -> None:
         hosts = ", ".join(lab.hosts)
         console.print(f"{lab.spec.source} runs: hosts {hosts}, {len(lab.spec.targets)} targets; control socket {path}")
+        for server in disks:
+            console.print(f"its maps over NBD: {server.uri('mpatha')}", soft_wrap=True)
+        if load:
+            console.print("verified I/O runs on all maps; with --no-load they are yours to write on")
         console.print("another terminal: srpha status, paths, events, discover, lab fault; Ctrl-C ends it")
         start = asyncio.get_running_loop().time()
         lab.log.listen(lambda logged: console.print(event_line(event_document(logged), start), soft_wrap=True))
@@ -42,7 +47,7 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: P
             load=WorkloadSettings(workers=1, mean_pause=0.02) if load else None,
         )
         asyncio.run(keep_lab(choose_world(file), settings, path, started))
-    except (ChoiceError, WorldSpecError, ControlError) as error:
+    except (ChoiceError, WorldSpecError, ControlError, NbdServerError) as error:
         typer.echo(f"srpha lab up: {error}", err=True)
         return 2
     except KeyboardInterrupt:

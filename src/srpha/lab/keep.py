@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 from srpha.embedded.fabric.faults import FAULT_USAGE, format_fault, parse_fault
 from srpha.embedded.fabric.worldspec import WorldSpec
-from srpha.lab.lab import Lab, LabSettings
+from srpha.embedded.nbd.export import exports_of
+from srpha.embedded.nbd.server import NbdServer
+from srpha.lab.lab import Lab, LabHost, LabSettings
 from srpha.operate.client import Json
 from srpha.operate.control import control_app, listening, serve_control
 from srpha.operate.documents import Document
@@ -55,21 +59,37 @@ class KeptLab:
         await self._stopped.wait()
 
 
-async def keep_lab(spec: WorldSpec, settings: LabSettings, path: Path, started: Callable[[Lab], None]) -> None:
-    """Run a lab and its control socket until stopped or cancelled; ``started`` is called once both are there.
+async def keep_lab(
+    spec: WorldSpec, settings: LabSettings, path: Path, started: Callable[[Lab, tuple[NbdServer, ...]], None]
+) -> None:
+    """Run a lab, its control socket and beside it one NBD socket per host, ``HOST.nbd``, until stopped or cancelled.
 
-    Raises :class:`~srpha.operate.client.ControlError` when the socket cannot be had.
+    ``started`` is called once all are there. Raises :class:`~srpha.operate.client.ControlError` or
+    :class:`~srpha.embedded.nbd.server.NbdServerError` when a socket cannot be had.
     """
-    with listening(path) as listener:
+    with ExitStack() as stack:
+        listener = stack.enter_context(listening(path))
         lab = Lab(spec, settings)
+        disks = tuple(_nbd_server(host, path.parent) for host in lab.hosts.values())
+        for server in disks:
+            stack.callback(server.close)
+            server.open()
         kept = KeptLab(lab)
         app = control_app({name: host.supervisor for name, host in lab.hosts.items()}, lab.log, kept)
         async with asyncio.TaskGroup() as group:
-            serving = group.create_task(serve_control(app, listener))
+            serving = [group.create_task(server.run()) for server in disks]
+            serving.append(group.create_task(serve_control(app, listener)))
             running = group.create_task(lab.run())
-            started(lab)
+            started(lab, disks)
             await kept.stopped()
             # The answer to the request that stops us must still go out.
             await asyncio.sleep(0.1)
             running.cancel()
-            serving.cancel()
+            for task in serving:
+                task.cancel()
+
+
+def _nbd_server(host: LabHost, directory: Path) -> NbdServer:
+    """Every map of a host, as it comes up."""
+    maps = host.below.path_manager
+    return NbdServer(directory / f"{quote(host.name, safe=' ')}.nbd", lambda: exports_of(maps.devices()))

@@ -32,6 +32,7 @@ class NbdServer:
         self._exports = exports
         self._limits = limits or NbdLimits()
         self._connections = 0
+        self._listener: socket.socket | None = None
 
     @property
     def connections(self) -> int:
@@ -42,12 +43,27 @@ class NbdServer:
         """The NBD URI of an export, as libnbd and QEMU take it."""
         return f"nbd+unix:///{quote(export)}?socket={quote(str(self.path))}"
 
+    def open(self) -> None:
+        """Take the socket, if :meth:`run` is not to be the first to find out that it cannot be had.
+
+        Raises :class:`NbdServerError`. A leftover of a dead process is replaced, a live one is not.
+        """
+        if self._listener is None:
+            self._listener = _bind(self.path)
+
+    def close(self) -> None:
+        """Give the socket back; for a server that was opened and not run."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self.path.unlink(missing_ok=True)
+
     async def run(self) -> None:
         """Serve until cancelled; then I/O under way is finished or refused, and the socket is gone.
 
-        Raises :class:`NbdServerError` when the socket cannot be had. A leftover of a dead process is replaced.
+        Raises :class:`NbdServerError` as :meth:`open` does.
         """
-        listener = _bind(self.path)
+        self.open()
         try:
             async with asyncio.TaskGroup() as group:
 
@@ -58,7 +74,7 @@ class NbdServer:
                     self._connections += 1
                     group.create_task(self._serve(reader, writer))
 
-                server = await asyncio.start_unix_server(accept, sock=listener, backlog=_BACKLOG)
+                server = await asyncio.start_unix_server(accept, sock=self._listener, backlog=_BACKLOG)
                 self.listening.set()
                 try:
                     await asyncio.Event().wait()  # serve_forever would wait for the clients that its end is to end
@@ -66,8 +82,7 @@ class NbdServer:
                     self.listening.clear()
                     server.close()
         finally:
-            listener.close()
-            self.path.unlink(missing_ok=True)
+            self.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
