@@ -39,7 +39,7 @@ def event_line(document: Document, start: float = 0.0) -> Text:
 def paths_table(paths: Sequence[Document], title: str = "Paths") -> Table:
     """Paths of every map: one row per path."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("device", "path", "hctl", "from port", "to target port", "path state", "checker", "disk"):
+    for name in ("map", "disk", "hctl", "port", "target port", "path", "checker", "device"):
         table.add_column(name, no_wrap=True)
     last = ""
     for path in paths:

@@ -128,6 +128,7 @@ class Scenario:
         self.report.paths_before = self._paths()
         hosts_before = set(self._connections)
         cable = self._choose_cable()
+        self.report.cable = str(cable)
         await self._pull(cable)
         await self._plug(cable, hosts_before)
         await asyncio.sleep(self._settings.quiet)
