@@ -350,7 +350,6 @@ class TestLocalPort:
             EventKind.PATH_FAILED,
             EventKind.PATH_RESTORED,
         } <= house.log.kinds()
-        assert {EventKind.REDUNDANCY_LOST, EventKind.REDUNDANCY_RESTORED} <= house.log.kinds()
 
     async def test_last_path_is_left_alone(self) -> None:
         house = House(ports=1, targets=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from srpha.core.events import Event, EventKind, Severity
@@ -64,8 +64,11 @@ def connection_events(
     return events
 
 
-def map_events(old: Sequence[MapInfo], new: Sequence[MapInfo], now: float) -> list[Event]:
-    """Events between two readings of the maps."""
+def map_events(
+    old: Sequence[MapInfo], new: Sequence[MapInfo], connections: Sequence[Connection], now: float
+) -> list[Event]:
+    """Events between two readings of the maps; ``connections`` tell which ports a path goes over."""
+    ports = {item.host: _ports(item) for item in connections}
     events: list[Event] = []
     before = {item.name: item for item in old}
     after = {item.name: item for item in new}
@@ -79,7 +82,7 @@ def map_events(old: Sequence[MapInfo], new: Sequence[MapInfo], now: float) -> li
             events.append(_map(now, EventKind.MAP_ADDED, _INFO, item, text))
         else:
             events += _path_events(known, item, now)
-        events += _health_events(known, item, now)
+        events += _health_events(known, item, ports, now)
     return events
 
 
@@ -100,9 +103,11 @@ def _path_events(old: MapInfo, new: MapInfo, now: float) -> Iterator[Event]:
                 yield _path(now, EventKind.PATH_RESTORED, _NOTICE, new, path, f"{device} of map {new.name} is back")
 
 
-def _health_events(old: MapInfo | None, new: MapInfo, now: float) -> Iterator[Event]:
+def _health_events(
+    old: MapInfo | None, new: MapInfo, ports: Mapping[int, tuple[str, str]], now: float
+) -> Iterator[Event]:
     """Redundancy and queueing. A map that is new has lost nothing, though it may be queueing."""
-    usable, count = _usable(new), len(new.paths)
+    usable = _usable(new)
     was_stuck = old is not None and _is_stuck(old)
     if _is_stuck(new) and not was_stuck:
         what = f"I/O waits ({new.queued} held)" if new.queueing else "I/O fails"
@@ -111,17 +116,34 @@ def _health_events(old: MapInfo | None, new: MapInfo, now: float) -> Iterator[Ev
         yield _map(now, EventKind.MAP_RECOVERED, _NOTICE, new, f"map {new.name} has {_paths(usable)} again")
     if old is None:
         return
-    before = _usable(old)
-    if before > 1 >= usable:
-        text = f"map {new.name} has {usable} healthy of {_paths(count)}"
+    before, after = _single_point(old, ports), _single_point(new, ports)
+    if after and not before:
+        text = f"map {new.name} hangs on {after}: {usable} of {_paths(len(new.paths))} healthy"
         yield _map(now, EventKind.REDUNDANCY_LOST, _WARNING, new, text)
-    elif before <= 1 < usable:
-        yield _map(now, EventKind.REDUNDANCY_RESTORED, _NOTICE, new, f"map {new.name} has {_paths(usable)} healthy")
+    elif before and not after:
+        text = f"map {new.name} survives the loss of any port again: {_paths(usable)} healthy"
+        yield _map(now, EventKind.REDUNDANCY_RESTORED, _NOTICE, new, text)
+
+
+def _single_point(item: MapInfo, ports: Mapping[int, tuple[str, str]]) -> str:
+    """The one port whose loss would take all healthy paths of a map, or nothing when there is none such."""
+    ends = [ports.get(path.host, (f"host{path.host}", f"host{path.host}")) for path in item.paths if is_healthy(path)]
+    local, remote = {end[0] for end in ends}, {end[1] for end in ends}
+    if len(local) > 1 and len(remote) > 1:
+        return ""
+    if not ends:
+        return "no port at all"
+    return f"local port {min(local)}" if len(local) == 1 else f"target port {min(remote)}"
+
+
+def _ports(connection: Connection) -> tuple[str, str]:
+    """Local port and target port of a connection; an RDMA/CM connection's target port is told by its number."""
+    dgid = connection.orig_dgid or connection.dgid
+    return connection.local_port, f"{dgid.guid:016x}" if dgid is not None else f"host{connection.host}"
 
 
 def _usable(item: MapInfo) -> int:
-    """Connections over which the map has a healthy path."""
-    return len({path.host for path in item.paths if is_healthy(path)})
+    return sum(1 for path in item.paths if is_healthy(path))
 
 
 def _is_stuck(item: MapInfo) -> bool:

@@ -17,6 +17,7 @@ class HostReader:
         self._path_manager = path_manager
         self._events = events
         self.connections: tuple[Connection, ...] | None = None
+        self._before: tuple[Connection, ...] = ()
         self.maps: tuple[MapInfo, ...] | None = None if path_manager is not None else ()
         self.connections_trouble = ""
         """Why the last reading of the connections failed; empty when it did not."""
@@ -31,11 +32,16 @@ class HostReader:
             return False
         self.connections_trouble = ""
         before, self.connections = self.connections, fresh
+        self._before = before or ()
         told = adopt(fresh)
         if before is not None:
             for event in connection_events(before, fresh, told, now):
                 self._events(event)
         return True
+
+    def _seen(self) -> tuple[Connection, ...]:
+        """The connections of this reading and the one before: a path may outlive its connection for a moment."""
+        return (*self._before, *(self.connections or ()))
 
     async def read_maps(self, now: float) -> bool:
         """Read them and tell what changed."""
@@ -48,6 +54,6 @@ class HostReader:
             return False
         self.maps_trouble = ""
         before, self.maps = self.maps, fresh
-        for event in map_events(before or (), fresh, now):
+        for event in map_events(before or (), fresh, self._seen(), now):
             self._events(event)
         return True
