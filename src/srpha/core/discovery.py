@@ -157,6 +157,9 @@ class Scan:
         ability = read_class_port_info(replies[0])
         match_bits = not isinstance(ability, NoAnswer) and ability.matches_capability_bits
         nodes = read_table(replies[1], NodeRecord)
+        if isinstance(ability, NoAnswer) and isinstance(nodes, NoAnswer):
+            self._failure = ability.reason  # somebody answers there, but no subnet administrator
+            return
         (reply,) = yield [self._sa.io_unit_ports(match_bits=match_bits)]
         ports = read_table(reply, PortInfoRecord)
         if isinstance(ports, NoAnswer) and ports.refused and match_bits:
