@@ -419,3 +419,20 @@ class TestUnitCheck:
 def test_gid_prefix_comes_from_the_port() -> None:
     run = scan(ScriptedSubnet(ports=[local_port()], units=[srp_unit(1)]))
     assert run.result.units[0].gid == Gid(PREFIX, 0x0002C90300000001)
+
+
+def test_keeps_what_controllers_say_for_listings() -> None:
+    unit = srp_unit(1, iocs=2, services=5)
+    unit.iocs[1].io_class = 0x0200
+    unit.iocs[0].services[1] = ServiceEntry(name=b"SRP.T10:short".ljust(40, b"\0"), service_id=7)
+    unit.iocs[0].services[2] = ServiceEntry(name=b"another protocol".ljust(40, b"\0"), service_id=8)
+    first = scan(ScriptedSubnet(ports=[local_port()], units=[unit]))
+    (seen,) = first.result.units
+    assert seen.info is not None
+    assert seen.info.max_controllers == 2
+    assert [(item.slot, item.profile.io_class) for item in seen.controllers] == [(1, 0x0100), (2, 0x0200)]
+    assert [number for number, _ in seen.controllers[0].services] == [0, 1, 3, 4]
+    assert seen.controllers[1].services == ()
+    again = scan(ScriptedSubnet(ports=[local_port()], units=[unit]), known=known_of(first))
+    assert again.result.statistics.queries < first.result.statistics.queries
+    assert again.result.units[0].controllers == seen.controllers

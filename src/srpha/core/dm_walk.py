@@ -6,14 +6,13 @@ others as sentences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, TypeVar
 
-from srpha.core.add_target import IO_CLASS_REV10, IO_CLASS_REV16A
 from srpha.core.conversation import Ask, Reply, Talk
-from srpha.core.scan_result import DmAgent, IoUnit, SrpService, Standing
+from srpha.core.scan_result import Controller, DmAgent, IoUnit, SrpService, Standing
 from srpha.core.scan_settings import ScanSettings
 from srpha.core.seams import MadAddress, PortIdentity
 from srpha.wire.class_port_info import ClassPortInfo
@@ -36,6 +35,7 @@ from srpha.wire.dm import (
 from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import PKEY_MEMBERSHIP
 from srpha.wire.mad import MadHeader, MadStatus, ManagementClass, Method, describe_status
+from srpha.wire.srp import IO_CLASS_REV10, IO_CLASS_REV16A
 
 K = TypeVar("K")
 
@@ -107,6 +107,22 @@ def walk(
     done(outcome)
 
 
+def srp_service(profile: IoControllerProfile, entry: ServiceEntry) -> SrpService | None:
+    """The SRP service that ``entry`` of a controller is; None when its name or the controller's class is not SRP's."""
+    id_ext = entry.id_ext
+    if id_ext is None or profile.io_class not in (IO_CLASS_REV16A, IO_CLASS_REV10):
+        return None
+    return SrpService(
+        id_ext=id_ext,
+        id_ext_text=entry.name[len(SRP_SERVICE_PREFIX) : len(SRP_SERVICE_PREFIX) + 16].decode("ascii"),
+        ioc_guid=profile.guid,
+        service_id=entry.service_id,
+        io_class=profile.io_class,
+        send_message_size=profile.send_message_size,
+        description=profile.id_text,
+    )
+
+
 class _Walk:
     """One attempt over one way."""
 
@@ -122,6 +138,8 @@ class _Walk:
         self._agent = unit.agent
         self._refused: list[str] = []
         self._missing = ""
+        self._info: IoUnitInfo | None = None
+        self._controllers: tuple[Controller, ...] = ()
         self.answered = False
 
     def run(self) -> Generator[Sequence[Ask], list[Reply], IoUnit]:
@@ -135,8 +153,10 @@ class _Walk:
             info = read_io_unit_info(reply)
         except DecodeError as error:
             return self._silent(f"unreadable answer: {error}")
+        self._info = info
         known = self._known
         if known is not None and known.change_id is not None and known.change_id == info.change_id:
+            self._controllers = known.controllers
             return self._found(known.services, known.refused, info.change_id)
         profiles = yield from self._profiles(info)
         services = yield from self._services(profiles)
@@ -187,6 +207,7 @@ class _Walk:
             except DecodeError as error:
                 self._refuse(f"controller {slot}: {error}")
                 continue
+            self._controllers += (Controller(slot, profile, ()),)
             if profile.io_class in (IO_CLASS_REV16A, IO_CLASS_REV10):
                 profiles[slot] = profile
             else:
@@ -205,6 +226,7 @@ class _Walk:
                 asks[slot, first, last] = self._ask(DmAttribute.SERVICE_ENTRIES, modifier)
         answers = yield from self._in_chunks(asks)
         services: dict[tuple[int, int], SrpService] = {}
+        listed: dict[int, list[tuple[int, ServiceEntry]]] = {slot: [] for slot in profiles}
         for (slot, first, last), reply in answers.items():
             if reply is None or _is_busy(reply):
                 self._lacks(f"services {first} to {last} of controller {slot} did not come")
@@ -214,28 +236,19 @@ class _Walk:
             except DecodeError as error:
                 self._refuse(f"controller {slot}, services {first} to {last}: {error}")
                 continue
-            for service in self._usable(slot, profiles[slot], entries):
-                services.setdefault((service.id_ext, service.ioc_guid), service)
+            for number, entry in enumerate(entries, first):
+                if not entry.name.startswith(SRP_SERVICE_PREFIX):
+                    continue  # another protocol's service, or an empty entry
+                listed[slot].append((number, entry))
+                service = srp_service(profiles[slot], entry)
+                if service is None:
+                    self._refuse(f"controller {slot}: service name {entry.name_text!r} does not hold 16 hex digits")
+                else:
+                    services.setdefault((service.id_ext, service.ioc_guid), service)
+        self._controllers = tuple(
+            replace(item, services=tuple(listed.get(item.slot, ()))) for item in self._controllers
+        )
         return tuple(services.values())
-
-    def _usable(self, slot: int, profile: IoControllerProfile, entries: Sequence[ServiceEntry]) -> Iterator[SrpService]:
-        for entry in entries:
-            if not entry.name.startswith(SRP_SERVICE_PREFIX):
-                continue  # another protocol's service, or an empty entry
-            id_ext = entry.id_ext
-            if id_ext is None:
-                self._refuse(f"controller {slot}: service name {entry.name_text!r} does not hold 16 hex digits")
-                continue
-            digits = entry.name[len(SRP_SERVICE_PREFIX) : len(SRP_SERVICE_PREFIX) + 16].decode("ascii")
-            yield SrpService(
-                id_ext=id_ext,
-                id_ext_text=digits,
-                ioc_guid=profile.guid,
-                service_id=entry.service_id,
-                io_class=profile.io_class,
-                send_message_size=profile.send_message_size,
-                description=profile.id_text,
-            )
 
     def _in_chunks(self, asks: Mapping[K, Ask]) -> Generator[Sequence[Ask], list[Reply], dict[K, Reply]]:
         """Ask a few at a time; stop when none of a few is answered or the unit's time is over."""
@@ -274,6 +287,8 @@ class _Walk:
             services=services,
             refused=refused,
             change_id=change_id,
+            info=self._info,
+            controllers=self._controllers,
         )
 
 

@@ -11,6 +11,7 @@ from enum import Enum
 
 from srpha.core.seams import GSI_QKEY, GSI_QPN
 from srpha.core.target_port import TargetPort
+from srpha.wire.dm import IoControllerProfile, IoUnitInfo, ServiceEntry
 from srpha.wire.identifiers import Gid
 
 
@@ -67,6 +68,16 @@ class DmAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class Controller:
+    """An I/O controller in its unit's own words, unchecked: for listings, never for logins."""
+
+    slot: int
+    profile: IoControllerProfile
+    services: tuple[tuple[int, ServiceEntry], ...]
+    """SRP service entries, well-formed or not, with their 0-based number; none for a class that is not SRP's."""
+
+
+@dataclass(frozen=True, slots=True)
 class IoUnit:
     """An I/O unit at one port of the subnet."""
 
@@ -84,6 +95,10 @@ class IoUnit:
     """What the unit offers that must not be used, a sentence each."""
     change_id: int | None = None
     """IOUnitInfo's change ID that ``services`` belong to; None when the walk was not complete."""
+    info: IoUnitInfo | None = None
+    """What it said of itself when it last answered."""
+    controllers: tuple[Controller, ...] = ()
+    """The controllers that ``services`` were taken from, by slot."""
 
     @property
     def guid(self) -> int:
