@@ -399,6 +399,25 @@ class TestLocalPort:
             await asyncio.sleep(0.1)
             assert house.ports[0].subscriptions() == 6
 
+    async def test_what_came_before_a_late_subscription_is_found_by_the_scan_that_follows_it(self) -> None:
+        house = House(ports=1, targets=2)
+        joining = house.subnet.units.pop()
+        house.subnet.failing.add(SaAttribute.INFORM_INFO)  # not yet: the SA is still busy with its first sweep
+        async with house.running():
+            await house.connected(1)
+            assert not house.supervisor.snapshot().ports[0].subscribed
+            house.subnet.units.append(joining)  # no notice: nobody has subscribed
+            house.subnet.failing.clear()
+            assert await house.connected(2) < house.settings.scan_interval / 2
+            assert house.supervisor.snapshot().ports[0].subscribed
+
+    async def test_start_costs_one_scan_after_the_subscriptions(self) -> None:
+        house = House()
+        async with house.running():
+            await house.connected(4)
+            await asyncio.sleep(30)
+            assert len(house.log.of(EventKind.SCAN_FINISHED)) == 1
+
     async def test_lost_hint_is_made_good_by_the_poll(self) -> None:
         house = House(ports=2, targets=1)
         async with house.running():

@@ -29,7 +29,7 @@ class PortChange:
 
 
 class PortAgent:
-    """Looks after one local port."""
+    """Looks after one local port. ``look`` asks for a scan: whenever the port's subscriptions have been taken."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class PortAgent:
         settings: Callable[[], Settings],
         hint: Callable[[], None],
         traps: TrapSink,
+        look: Callable[[], None],
         wanted: LoginWanted,
         report: LoginReport,
     ) -> None:
@@ -47,7 +48,7 @@ class PortAgent:
         self.trouble = "not looked at yet"
         """Why the port can neither scan nor log in; empty when it can."""
         self.connector = Connector(port, initiator, settings, wanted, report)
-        self._subscriptions = Subscriptions(port, settings, traps)
+        self._subscriptions = Subscriptions(port, settings, traps, look)
         self._hint = hint
 
     @property

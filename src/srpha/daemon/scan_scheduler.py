@@ -106,6 +106,8 @@ class ScanScheduler:
     async def run(self) -> None:
         """Work until cancelled."""
         loop = asyncio.get_running_loop()
+        # Subscribe first, then look: meanwhile the ports subscribe to notices.
+        await asyncio.sleep(self._settings().scan_hold)
         next_scan = loop.time()
         async with asyncio.TaskGroup() as group:
             while True:

@@ -37,12 +37,19 @@ _RETRY: Final = 5.0
 
 
 class Subscriptions:
-    """Keeps one port subscribed. ``settings`` gives the settings of the moment."""
+    """Keeps one port subscribed. ``settings`` gives the settings of the moment.
 
-    def __init__(self, port: MadPort, settings: Callable[[], Settings], sink: TrapSink) -> None:
+    ``look`` is called whenever the SA has taken all subscriptions, the first time or again: no notice tells what
+    happened before that, so that the subnet is to be looked at anew.
+    """
+
+    def __init__(
+        self, port: MadPort, settings: Callable[[], Settings], sink: TrapSink, look: Callable[[], None]
+    ) -> None:
         self._port = port
         self._settings = settings
         self._sink = sink
+        self._look = look
         self._again = asyncio.Event()
         self.subscribed = False
         """The SA has taken all subscriptions."""
@@ -61,6 +68,8 @@ class Subscriptions:
                 self._again.clear()
                 self.subscribed = await self._subscribe()
                 failures = 0 if self.subscribed else failures + 1
+                if self.subscribed:
+                    self._look()
                 pause = self._settings().subscription_interval
                 if failures:
                     pause = min(pause, _RETRY * 2.0 ** min(failures - 1, 30))

@@ -213,7 +213,12 @@ class Supervisor:
             self._hinted.add(port.name)
             self._stir.set()
 
-        return PortAgent(port, self._initiator, self._current, hint, self._trap, self._still_wanted, self._outcome)
+        def look() -> None:
+            self._scheduler.want_scan([port.name])
+
+        return PortAgent(
+            port, self._initiator, self._current, hint, self._trap, look, self._still_wanted, self._outcome
+        )
 
     def _members(self) -> tuple[Member, ...]:
         return tuple(agent.member for agent in self._agents.values() if agent.member is not None)
