@@ -5,10 +5,10 @@ ID, because the kernel writes the agent's number into the high ones.
 
 **Retries belong to the kernel**: timeout and number of retries go into each request's header, and one packet comes
 back, the answer or status 110. A try thus keeps its transaction ID, so that a late answer to the first try still ends
-the transaction. Retries of our own would need a new ID for each, because the kernel refuses one that is in flight; they
-would lose such answers and wake us up for each try. What we add is a guard: the kernel drops a request whose send itself
-fails without a word (it reports response timeouts only), so that a transaction also ends some seconds after its last
-try should have.
+the transaction. Retries of our own would need a new ID for each, because the kernel refuses one that is in flight;
+they would lose such answers and wake us up for each try. What we add is a guard: the kernel drops a request whose send
+itself fails without a word (it reports response timeouts only), so that a transaction also ends some seconds after its
+last try should have.
 
 The device may go (EIO, POLLERR) and come again under another number. The port then fails what is in flight, and opens
 the device anew with the next transaction or with :meth:`UmadPort.run`'s next look.
@@ -40,6 +40,7 @@ from srpha.core.seams import (
 from srpha.kernel.ports import DEV, SYSFS, PortFiles, find_ports
 from srpha.kernel.umad_abi import TIMED_OUT, Agent, Received, packet, read_packet
 from srpha.kernel.umad_device import CharacterDevice, Descriptor, TableTooLongError, UmadDevice
+from srpha.kernel.worker import Worker
 from srpha.wire.errors import DecodeError
 from srpha.wire.mad import (
     MAD_HEADER_LENGTH,
@@ -67,14 +68,9 @@ _L = TypeVar("_L")
 
 
 class Offload(Protocol):
-    """Runs blocking work off the loop."""
+    """Runs blocking work off the loop; the usual one is a :class:`srpha.kernel.worker.Worker`."""
 
     async def __call__(self, work: Callable[[], _T], /) -> _T: ...
-
-
-async def in_thread(work: Callable[[], _T], /) -> _T:
-    """The usual :class:`Offload`."""
-    return await asyncio.to_thread(work)
 
 
 @dataclass(slots=True)
@@ -119,7 +115,7 @@ class UmadPort:
         sysfs: Path = SYSFS,
         dev: Path = DEV,
         open_device: Callable[[Path], Descriptor] = CharacterDevice,
-        offload: Offload = in_thread,
+        offload: Offload | None = None,
         poll_interval: float = POLL_INTERVAL,
         full_interval: float = FULL_INTERVAL,
     ) -> None:
@@ -128,7 +124,8 @@ class UmadPort:
         self._sysfs = sysfs
         self._dev = dev
         self._open_device = open_device
-        self._offload = offload
+        self._worker = Worker(f"umad {self._name}")
+        self._offload = offload or self._worker.call
         self._poll_interval = poll_interval
         self._full_interval = full_interval
         self._session: _Session | None = None
@@ -243,13 +240,14 @@ class UmadPort:
         """Let go of the device; what is in flight ends. The port may be used again."""
         if self._session is not None:
             self._end(self._session, f"{self._name}: closed")
+        self._worker.close()
 
     async def _look(self, *, full: bool) -> None:
         """Read the identity and open the device if it can be; hint when something is different."""
         before, why_before, session_before = self._identity, self._why_gone, self._session
         known = None if full else before
         try:
-            identity = await self._offload(lambda: self._files.refreshed(known))
+            identity = await self._offload(lambda: self._files.identity(known))
             if known is not None and known != identity:  # another SM may write another P_Key table
                 identity = await self._offload(self._files.identity)
             self._identity, self._why_gone = identity, ""
