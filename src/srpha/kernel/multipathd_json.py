@@ -141,7 +141,7 @@ def _map(fields: _Fields) -> ListedMap:
 
 
 def _queueing(word: str, features: str) -> bool:
-    """``on``, ``off``, ``<N> chk`` (would queue for N checks), ``<N> sec`` (queues that long yet); else the table says."""
+    """``on``, ``off``, ``<N> chk`` (would queue for N checks), ``<N> sec`` (does so, N left); else the table says."""
     if word in ("on", "off"):
         return word == "on"
     return bool(_WAITING.fullmatch(word)) or _QUEUE_FEATURE in features.split()
