@@ -35,7 +35,9 @@ from srpha.wire.nbd import (
 )
 
 _PIECE: Final = 1 << 16
-"""Bytes that are skipped at a time, and below which a reply is sent in one piece."""
+"""Bytes that are skipped at a time."""
+_JOINED: Final = 1 << 17
+"""Bytes of replies up to which copying them together costs less than another system call."""
 
 
 class NbdConnection:
@@ -53,7 +55,7 @@ class NbdConnection:
         """Requests that are not answered, by a number of our own: clients may reuse a cookie."""
         self._last = 0
         self._bytes = 0
-        self._ended = False
+        self._outbox: list[bytes | bytearray | memoryview] = []
         self._freed = asyncio.Event()
 
     async def run(self) -> None:
@@ -161,9 +163,6 @@ class NbdConnection:
             head = data_chunk(request.cookie, request.offset, request.length) if data else none_chunk(request.cookie)
         else:
             head = simple_reply(request.cookie)
-        if request.length <= _PIECE:
-            self._send(b"".join([head, *data]))
-            return
         self._send(head)
         for piece in data:
             self._send(piece)
@@ -175,8 +174,20 @@ class NbdConnection:
             self._send(simple_reply(request.cookie, failure.error))
 
     def _send(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(data)
+        """Queue bytes of a reply. All that become ready in one turn of the loop go out in one system call."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(data)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if self._writer.is_closing():
+            return
+        if sum(map(len, outbox)) <= _JOINED:
+            self._writer.write(b"".join(outbox))
+        else:
+            for data in outbox:
+                self._writer.write(data)
 
     # --- ends ---
 
@@ -197,6 +208,7 @@ class NbdConnection:
 
     async def _close(self) -> None:
         """Give the client a while to read the last replies; then close in any case."""
+        self._flush()
         self._writer.close()
         try:
             async with asyncio.timeout(self._limits.linger):
