@@ -249,37 +249,24 @@ def test_each_local_port_has_its_own_pair() -> None:
     ]
 
 
-class TestAttempts:
-    def test_failures_back_off_and_are_explained(self) -> None:
-        inventory, attempts = stock(UNIT), Attempts(BackOff())
-        key = only(plan(inventory)).key
-        attempts.started(key)
-        assert only(plan(inventory, attempts=attempts)).status is PairStatus.CONNECTING
-        delays = []
-        for _ in range(7):
-            attempts.failed(key, errno.ECONNRESET, "rejected", NOW)
-            pair = only(plan(inventory, attempts=attempts))
-            assert (pair.status, pair.reason) == (PairStatus.BACKING_OFF, "rejected")
-            assert pair.next_attempt is not None
-            delays.append(pair.next_attempt - NOW)
-        assert delays == [3, 6, 12, 24, 48, 60, 60]
-        assert only(plan(inventory, attempts=attempts, now=NOW + 60)).status is PairStatus.DUE
-        attempts.hasten(lambda seen: seen == key)
-        assert only(plan(inventory, attempts=attempts)).status is PairStatus.DUE
-        attempts.succeeded(key)
-        assert attempts.of(key).failures == 0
-
-    def test_bad_line_is_not_tried_again_soon(self) -> None:
-        attempts = Attempts(BackOff())
-        key = only(plan(stock(UNIT))).key
-        assert attempts.failed(key, errno.EINVAL, "bad", NOW).next_at == NOW + 60
-
-    def test_invisible_host_is_waited_for_a_while(self) -> None:
-        attempts = Attempts(BackOff(blocked_tries=2))
-        key = only(plan(stock(UNIT))).key
-        waits = [attempts.failed(key, errno.EEXIST, "exists", NOW).next_at - NOW for _ in range(4)]
-        assert waits == [0.5, 0.5, 3, 6]
-        assert attempts.of(key).failures == 2
+def test_failures_back_off_and_are_explained() -> None:
+    inventory, attempts = stock(UNIT), Attempts(BackOff())
+    key = only(plan(inventory)).key
+    attempts.started(key)
+    assert only(plan(inventory, attempts=attempts)).status is PairStatus.CONNECTING
+    delays = []
+    for _ in range(7):
+        attempts.failed(key, errno.ECONNRESET, "rejected", NOW)
+        pair = only(plan(inventory, attempts=attempts))
+        assert (pair.status, pair.reason) == (PairStatus.BACKING_OFF, "rejected")
+        assert pair.next_attempt is not None
+        delays.append(pair.next_attempt - NOW)
+    assert delays == [3, 6, 12, 24, 48, 60, 60]
+    assert only(plan(inventory, attempts=attempts, now=NOW + 60)).status is PairStatus.DUE
+    attempts.hasten(lambda seen: seen == key)
+    assert only(plan(inventory, attempts=attempts)).status is PairStatus.DUE
+    attempts.succeeded(key)
+    assert attempts.of(key).failures == 0
 
 
 def test_verdicts_without_rules() -> None:
