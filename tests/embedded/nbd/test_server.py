@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import socket
 import struct
 from collections.abc import Iterator
@@ -364,6 +365,45 @@ async def test_a_client_that_says_nothing_is_sent_away(path: Path) -> None:
         async with client_of(server) as client:
             await asyncio.sleep(0.1)
             assert await client.call(FLUSH) == 0  # in transmission a client may be idle
+
+
+async def test_noise_never_reaches_past_its_own_connection(path: Path, seed: int) -> None:
+    """Requests and options of random fields, cut off anywhere: the server lives, and every client's slot comes free."""
+    rng = random.Random(seed)
+    device = MemoryDevice(blocks=64, max_io_bytes=4096)
+
+    def number(bits: int) -> int:
+        return rng.choice(
+            (0, 1, 512, 4096, 1 << (bits - 1), (1 << bits) - 1, rng.getrandbits(bits), rng.getrandbits(4))
+        )
+
+    def option() -> bytes:
+        data = rng.randbytes(rng.choice((0, 4, 6, 40)))
+        length = rng.choice((len(data), len(data), len(data), number(32)))
+        return b"IHAVEOPT" + struct.pack(">II", rng.choice((3, 5, 6, 8, 9, 10, number(32))), length) + data
+
+    def request() -> bytes:
+        command = rng.choice((0, 1, 3, 4, 6, number(16)))
+        length = rng.choice((0, 512, 4096, number(32)))
+        head = struct.pack(">IHHQQI", 0x25609513, rng.choice((0, 1, number(16))), command, 1, number(64), length)
+        return head + (rng.randbytes(length) if command == 1 and length <= 4096 else b"")
+
+    async with serving(path, device, limits=NbdLimits(linger=0.05)) as server:
+        for _ in range(60):
+            client = await RawClient.connect(path)
+            structured = rng.random() < 0.5
+            if rng.random() < 0.3:
+                await client.greet()
+                noise = b"".join(option() for _ in range(8))
+            else:
+                await client.go(structured=structured)
+                noise = b"".join(request() for _ in range(30))
+            client.send(noise[: rng.randrange(len(noise))])
+            await asyncio.sleep(0)
+            client.writer.transport.abort()
+        async with client_of(server) as client:
+            assert await client.call(FLUSH) == 0
+        await until(lambda: server.connections == 0)
 
 
 # --- clients that go away, do not read, or are too many ---
