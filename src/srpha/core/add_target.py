@@ -201,6 +201,16 @@ def with_options(line: TargetLine, options: Mapping[str, int]) -> TargetLine:
     return replace(line, **options)  # type: ignore[arg-type]  # the keys are checked above, their values are integers
 
 
+def address_gid(host: str) -> Gid:
+    """An IP address as the GID that RoCE v2 makes of it (IBA A17.4.6): IPv6 as it is, IPv4 mapped into IPv6.
+
+    Raises ValueError for anything but a literal address.
+    """
+    address = ipaddress.ip_address(host)
+    packed = address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
+    return Gid.from_bytes(packed)
+
+
 def _read_hex(key: str, value: str) -> int:
     if not _HEX.fullmatch(value):
         raise InvalidLineError(f"{key}={value[:64]!r}: {_LIMITS[key].rule}")

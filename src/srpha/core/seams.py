@@ -168,7 +168,8 @@ class DeviceInfo:
 class Connection:
     """One SRP connection: a scsi_host of ib_srp with its remote port and devices.
 
-    For RDMA/CM connections ``service_id``, ``pkey``, ``dgid`` and ``orig_dgid`` are None, as the kernel hides them.
+    For RDMA/CM connections ``service_id``, ``pkey``, ``dgid`` and ``orig_dgid`` are None, as the kernel hides them;
+    ``destination`` stands for the target port.
     """
 
     host: int
@@ -193,6 +194,8 @@ class Connection:
     devices: tuple[DeviceInfo, ...]
     removing: bool = False
     """The host is on its way out: it still blocks a new login of the same identity but carries no I/O."""
+    destination: Gid | None = None
+    """IP address of an RDMA/CM target as a GID (IPv4 mapped, RFC 4291 2.5.5.2), where it is known."""
 
     @property
     def local_port(self) -> str:

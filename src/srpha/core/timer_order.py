@@ -54,8 +54,8 @@ def plan_timer_writes(present: TimerValues, wanted: RemotePortTimers) -> tuple[T
     """The fewest writes that lead from ``present`` to ``wanted`` with a valid combination after each of them.
 
     Nothing that is right already is written, unless it stands in the way. Raises
-    :class:`~srpha.core.remote_port.InvalidTimersError` for values beyond the kernel's integers, and when ``present`` breaks
-    rules in a way that no single write mends.
+    :class:`~srpha.core.remote_port.InvalidTimersError` for values beyond the kernel's integers, and when ``present``
+    breaks rules in a way that no single write mends.
     """
     goal: TimerValues = (wanted.reconnect_delay, wanted.fast_io_fail_tmo, wanted.dev_loss_tmo)
     for attribute, value in zip(_ATTRIBUTES, goal, strict=True):

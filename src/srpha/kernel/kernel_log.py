@@ -36,8 +36,8 @@ class LogReader(Protocol):
 class KernelLog(Protocol):
     """Where readers come from."""
 
-    def open(self) -> LogReader:
-        """A reader that starts now; raises OSError when the log may not be read."""
+    def open(self, *, from_start: bool = False) -> LogReader:
+        """A reader that starts now, or with the oldest record; raises OSError when the log may not be read."""
         ...
 
 
@@ -47,11 +47,12 @@ class Kmsg:
     def __init__(self, dev: Path = Path("/dev")) -> None:
         self._path = dev / "kmsg"
 
-    def open(self) -> LogReader:
+    def open(self, *, from_start: bool = False) -> LogReader:
         """See :class:`KernelLog`."""
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with suppress(OSError):  # a pipe in its place has no end to go to
-            os.lseek(descriptor, 0, os.SEEK_END)
+        if not from_start:
+            with suppress(OSError):  # a pipe in its place has no end to go to
+                os.lseek(descriptor, 0, os.SEEK_END)
         return KmsgReader(descriptor)
 
 

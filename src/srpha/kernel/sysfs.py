@@ -71,8 +71,15 @@ class Sysfs:
         return text
 
     def write(self, path: str, text: str) -> None:
-        """Write the attribute in one piece, as the kernel wants it; raises OSError with what the kernel says."""
-        descriptor = os.open(self.root / path, os.O_WRONLY | os.O_CLOEXEC)
+        """Write the attribute in one piece, as the kernel wants it.
+
+        Raises :class:`AttributeGoneError` when there is no such attribute, and OSError with what the kernel says to
+        the write itself.
+        """
+        try:
+            descriptor = os.open(self.root / path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._sorted(error) from error
         try:
             data = text.encode("ascii")
             written = os.write(descriptor, data)
