@@ -17,7 +17,6 @@ from srpha.wire.identifiers import Gid
 ABI_VERSION: Final = 5
 
 REGISTER_AGENT: Final = 0xC01C1B01
-UNREGISTER_AGENT: Final = 0x40041B02
 ENABLE_PKEY: Final = 0x1B03
 REGISTER_AGENT2: Final = 0xC0281B04
 
