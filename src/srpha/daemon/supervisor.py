@@ -18,9 +18,9 @@ from srpha.core.events import Event, EventKind, EventSink, Severity
 from srpha.core.inventory import Inventory, TargetChange
 from srpha.core.pairs import Pair, PairKey, PairStatus
 from srpha.core.reconcile import LocalPort, Plan, reconcile
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.remote_port import RemotePortState
 from srpha.core.scan_result import ScanResult, Standing
-from srpha.core.seams import Connection, Initiator, InitiatorError, MadPort, PathManager
+from srpha.core.seams import Connection, Initiator, MadPort, PathManager
 from srpha.daemon.connector import Login, LoginOutcome
 from srpha.daemon.guard import Guard
 from srpha.daemon.host_reader import HostReader
@@ -29,6 +29,7 @@ from srpha.daemon.scan_scheduler import ScanScheduler, Subject
 from srpha.daemon.scanner import Member
 from srpha.daemon.settings import Settings
 from srpha.daemon.snapshot import PortStatus, ScanTotals, Snapshot, SubnetScan
+from srpha.daemon.upkeep import Upkeep
 from srpha.wire.notice import CapabilityTrap144, GidTrap, Trap
 
 _SEVERITY = {
@@ -40,8 +41,6 @@ _SEVERITY = {
 }
 _READ_GAP = 0.02
 """Least seconds between two readings of the host, so that a burst of hints costs few."""
-_TIMERS_RETRY = 60.0
-"""Seconds before timers that the driver refused are tried again."""
 
 
 class Supervisor:
@@ -67,13 +66,12 @@ class Supervisor:
         self._agents = {port.name: self._agent(port) for port in mad_ports}
         self._plan = Plan((), ())
         self._ours: set[int] = set()
-        self._removed: set[int] = set()
         self._outcomes: list[LoginOutcome] = []
         self._hinted: set[str] = set()
         self._scans: dict[tuple[str, ...], SubnetScan] = {}
         self._scanned: set[str] = set()
         self._totals = ScanTotals()
-        self._timers_refused: dict[tuple[int, RemotePortTimers], float] = {}
+        self._upkeep = Upkeep(initiator, events)
         self._stir = asyncio.Event()
         self._stale = asyncio.Event()
         self._now = 0.0
@@ -133,7 +131,6 @@ class Supervisor:
         self._settings = settings
         self._attempts.back_off = settings.back_off
         self._inventory.probe_delays(settings.probe_interval, settings.scan_interval)
-        self._timers_refused.clear()
         self._stale.set()
         self._stir.set()
 
@@ -350,8 +347,12 @@ class Supervisor:
         self._stir.set()
         maps_known = await self._reader.read_maps(self._time())
         if known:
-            await self._set_timers()
-            await self._remove_departed()
+            changed = await self._upkeep.set_timers(self._plan.pairs, self._reader.connections or (), self._settings)
+            if self._settings.remove_departed:
+                gone = {t.unit.guid for t in self._inventory.targets if t.standing is Standing.GONE}
+                changed |= await self._upkeep.remove_departed(self._plan.pairs, gone)
+            if changed:
+                self._stale.set()
         if known and maps_known and self._guard is not None and self._settings.fail_suspect_paths:
             suspects, healthy = self._suspicions()
             if await self._guard.act(self._reader.maps or (), suspects, healthy):
@@ -361,7 +362,6 @@ class Supervisor:
         """Close logins that ended, adopt what is as we would have made it; hosts that need no event of their own."""
         hosts = {item.host for item in fresh}
         self._ours &= hosts
-        self._removed &= hosts
         logging_in = {
             item.host
             for pair in self._plan.pairs
@@ -423,46 +423,6 @@ class Supervisor:
             symbol = errno.errorcode.get(code, str(code))
             fields: dict[str, str | int | float | bool] = {"errno": symbol, "failures": attempt.failures}
             self._event(EventKind.CONNECT_FAILED, Severity.WARNING, name, text, fields)
-
-    async def _set_timers(self) -> None:
-        """Give our connections the timers that the settings want, wherever they differ."""
-        connections = {item.host: item for item in self._reader.connections or ()}
-        for pair in self._plan.pairs:
-            timers = self._settings.timers_for(pair.target)
-            connection = connections.get(-1 if pair.host is None else pair.host)
-            if timers is None or connection is None or not pair.ours or not connection.remote_port:
-                continue
-            if pair.status not in (PairStatus.CONNECTED, PairStatus.RECOVERING) or connection.timers == timers:
-                continue
-            refused = connection.host, timers
-            if self._timers_refused.get(refused, -_TIMERS_RETRY) + _TIMERS_RETRY > self._time():
-                continue
-            try:
-                await self._initiator.set_timers(connection.host, timers)
-            except InitiatorError as error:
-                self._timers_refused[refused] = self._time()
-                text = f"{pair.name}: the timers of host{connection.host} could not be set: {error}"
-                self._event(EventKind.CONNECTION_STATE, Severity.WARNING, pair.name, text, {"host": connection.host})
-            else:
-                self._stale.set()
-
-    async def _remove_departed(self) -> None:
-        """Remove our connections to targets that have left, if the settings ask for it."""
-        if not self._settings.remove_departed:
-            return
-        for pair in self._plan.pairs:
-            status = self._inventory.target(pair.key.dgid.guid)
-            gone = status is not None and status.standing is Standing.GONE
-            if pair.host is None or not gone or not pair.ours or pair.host in self._removed:
-                continue
-            self._removed.add(pair.host)
-            try:
-                await self._initiator.remove(pair.host)
-            except InitiatorError as error:
-                text = f"{pair.name}: host{pair.host} could not be removed: {error}"
-                self._event(EventKind.CONNECTION_STATE, Severity.WARNING, pair.name, text, {"host": pair.host})
-            else:
-                self._stale.set()
 
     def _suspicions(self) -> tuple[dict[int, str], set[int]]:
         """Connections with positive evidence against them and why, and those that are healthy all over."""
