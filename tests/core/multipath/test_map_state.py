@@ -197,6 +197,8 @@ def test_a_blocked_path_postpones_the_count() -> None:
     assert state.holds_io
     state.fail(a, 200.0)
     assert state.next_deadline() == 205.0
+    state.fail(a, 203.0, pending=True)  # an attempt to reconnect does not start the count anew
+    assert state.next_deadline() == 205.0
 
 
 def test_queue_and_fail() -> None:

@@ -123,10 +123,14 @@ class MapState(Generic[P]):
         self._regroup(now)
 
     def fail(self, path: P, now: float, *, pending: bool = False) -> bool:
-        """Take a path out of use; whether that changed anything. ``pending``: its device may be back soon."""
+        """Take a path out of use; whether that changed anything. ``pending``: its device may be back soon.
+
+        A path that had failed for good is not made to be waited for again: a device that is blocked at every attempt to
+        reconnect must not stretch ``no_path_retry`` without end.
+        """
         group = self._group(path)
-        path.pending = pending
         changed = path.usable
+        path.pending = pending and (changed or path.pending)
         if changed:
             path.usable = False
             path.fail_count += 1
