@@ -9,7 +9,8 @@ from time import perf_counter
 
 from srpha.core.error_recovery import RecoveryMode
 from srpha.embedded.fabric.worldspec import WorldSpec
-from srpha.embedded.multipath.device import BlockIo, IoKind, MultipathDevice
+from srpha.embedded.multipath.device import MultipathDevice
+from srpha.embedded.multipath.io import BlockIo, IoKind
 from srpha.embedded.multipath.settings import MultipathSettings
 from srpha.lab.lab import Lab, LabHost, LabSettings
 

@@ -18,6 +18,7 @@ from srpha.core.target_port import InitiatorExt
 from srpha.embedded.fabric.faults import LinkDown, LinkUp, TargetJoin
 from srpha.embedded.fabric.topology import PortRef
 from srpha.embedded.fabric.worldspec import TargetPlan
+from srpha.lab.cables import parts_without
 from srpha.lab.lab import Lab, LabHost
 from srpha.lab.workload import IoStatistics
 from srpha.operate.client import Json
@@ -38,6 +39,7 @@ class ScenarioSettings:
     """Times of the scenario in seconds. ``cable`` None: chosen by the lab's seed among the host's own cables."""
 
     cable: PortRef | None = None
+    """Either end of any cable that joins local ports to target ports without another way between them."""
     settle_limit: float = 60.0
     """How long the fabric may take to come to rest after each change."""
     quiet: float = 2.0
@@ -203,14 +205,13 @@ class Scenario:
         )
 
     async def _multipath(self) -> None:
-        units = sum(len(plan.units) * len(plan.iocs) for plan in self._present)
-        distinct = sum(len(plan.units) for plan in self._present)
         held = await self._until(self._maps_complete)
         paths = sum(len(item.paths) for item in self._maps)
+        units = sum(len(plan.units) for plan in self._present)
         self._judge(
             "multipath",
-            held and len(self._maps) == distinct,
-            f"{paths} paths joined into {len(self._maps)} devices for {units} logical units",
+            held,
+            f"{paths} paths of {self._expected_paths()} joined into {len(self._maps)} devices, {units} logical units",
         )
 
     async def _pull(self, cable: PortRef) -> None:
@@ -313,6 +314,9 @@ class Scenario:
     def _expected(self, plans: list[TargetPlan]) -> int:
         return sum(len(self._target_guids(plan)) * len(plan.iocs) for plan in plans) * len(self._ports())
 
+    def _expected_paths(self) -> int:
+        return sum(len(plan.units) * self._expected([plan]) for plan in self._present)
+
     def _target_guids(self, plan: TargetPlan) -> list[int]:
         fabric = self._lab.world.fabric
         return [port.guid for hca in plan.hcas for port in fabric.node(hca).all_ports() if port.link is not None]
@@ -333,26 +337,43 @@ class Scenario:
         return len(running) == len(self._connections) and sorted(running) == sorted(wanted)
 
     def _maps_complete(self) -> bool:
-        """Every unit that the connections show is a usable path of a device, and nothing else is."""
+        """Every unit is a device with a usable path over every connection to it, and nothing else is."""
         disks = sorted(device.name for item in self._connections.values() for device in item.devices)
         paths = [path for item in self._maps for path in item.paths]
         usable = all(path.state is PathState.ACTIVE and path.device_state is DeviceState.RUNNING for path in paths)
         units = sum(len(plan.units) for plan in self._present)
-        return usable and len(self._maps) == units and bool(disks) and sorted(path.device for path in paths) == disks
+        complete = len(self._maps) == units and len(paths) == self._expected_paths()
+        return usable and complete and sorted(path.device for path in paths) == disks
 
     def _behind(self, cable: PortRef) -> list[int]:
-        """Connections that leave through the cable's HCA port."""
-        port = self._lab.world.fabric.port(cable)
-        return sorted(number for number, item in self._connections.items() if item.sgid.guid == port.guid)
+        """Connections between ports that nothing joins once this cable is out."""
+        parts = parts_without(self._lab.spec.topology, cable)
+        place = {
+            port.guid: parts[PortRef(node.name, port.number)]
+            for node in self._lab.world.fabric.nodes.values()
+            for port in node.all_ports()
+            if port.link is not None
+        }
+        return sorted(
+            number
+            for number, item in self._connections.items()
+            if item.dgid is not None and place[item.sgid.guid] != place[item.dgid.guid]
+        )
 
     def _failed_over(self, affected: list[int]) -> bool:
-        """No usable path is left over the affected connections, and each device has one elsewhere."""
+        """No usable path is left over the affected connections, each device has one elsewhere, recovery has begun."""
         gone = set(affected)
         usable = [
             [path for path in item.paths if path.state is PathState.ACTIVE and path.device_state is DeviceState.RUNNING]
             for item in self._maps
         ]
-        finished = self._lab.settings.recovery is RecoveryMode.KERNEL or not gone & set(self._connections)
+        if self._lab.settings.recovery is RecoveryMode.OFED:
+            finished = not gone & set(self._connections)
+        else:
+            # Who lost the far end of a path hears of it only when a command or a path check gets no answer.
+            finished = not any(
+                number in gone and item.state is RemotePortState.RUNNING for number, item in self._connections.items()
+            )
         return finished and all(paths and not any(path.host in gone for path in paths) for paths in usable)
 
     def _choose_cable(self) -> PortRef:
