@@ -278,8 +278,8 @@ class PathInfo:
 
     @property
     def host(self) -> int:
-        """scsi_host number out of ``hctl``; it joins the path to its :class:`Connection`."""
-        return int(self.hctl.partition(":")[0])
+        """scsi_host number out of ``hctl``; it joins the path to its :class:`Connection`. -1: no SCSI device."""
+        return int(self.hctl.partition(":")[0] or -1)
 
 
 @dataclass(frozen=True, slots=True)

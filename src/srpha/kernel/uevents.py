@@ -25,6 +25,8 @@ KERNEL_GROUP: Final = 1
 RECEIVE_BUFFER: Final = 16 << 20
 """Bytes; hundreds of disks come and go at once when a target does."""
 
+_SO_RCVBUFFORCE: Final = 33
+"""<asm-generic/socket.h>; Python's socket module does not have it."""
 _KERNEL: Final = 0
 """Netlink port number of the kernel; anything else is another process."""
 _MESSAGE_MAX: Final = 16384
@@ -100,7 +102,7 @@ def open_uevents(receive_buffer: int = RECEIVE_BUFFER) -> socket.socket:
     end = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
     try:
         try:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, receive_buffer)
+            end.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
         except PermissionError:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # cut to net.core.rmem_max
         end.bind((0, KERNEL_GROUP))
