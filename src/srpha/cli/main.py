@@ -134,6 +134,25 @@ def events(
     raise typer.Exit(show_events(since=since, follow=follow, as_json=json, socket=socket))
 
 
+_UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@app.command("srp-daemon", context_settings=_UNPARSED, add_help_option=False)
+def srp_daemon(context: typer.Context) -> None:
+    """Stand in for srp_daemon, with its flags, output and exit codes; --all-ports for srp_daemon.sh."""
+    from srpha.cli.dropin import run_as_process  # noqa: PLC0415
+
+    raise typer.Exit(run_as_process("srp_daemon", context.args))
+
+
+@app.command(context_settings=_UNPARSED, add_help_option=False)
+def ibsrpdm(context: typer.Context) -> None:
+    """Stand in for ibsrpdm, with its flags, output and exit codes."""
+    from srpha.cli.dropin import run_as_process  # noqa: PLC0415
+
+    raise typer.Exit(run_as_process("ibsrpdm", context.args))
+
+
 def main() -> None:
-    """Entry point of the ``srpha`` command."""
+    """Run the ``srpha`` command; see also :mod:`srpha.cli.entry`."""
     app()
