@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srpha.core.seams import CheckerState, DeviceState, GroupState, PathState
@@ -226,6 +226,7 @@ def test_control_characters_of_a_device_do_no_harm() -> None:
     assert parse_maps(MAPS.replace("LIO-ORG ", "LIO\tORG "))[0].vendor == "LIO\tORG"
 
 
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
