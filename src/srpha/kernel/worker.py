@@ -30,16 +30,21 @@ class _Job(Generic[T]):
     def future(self) -> asyncio.Future[T]:
         return self._future
 
-    def run(self) -> None:
-        """In the thread: carry the call out, unless nobody waits for it any more."""
+    def run(self, over: Callable[[], None]) -> None:
+        """In the thread: carry the call out, unless nobody waits for it any more. ``over`` is called before the end is
+        told.
+        """
         if self._future.cancelled():
+            over()
             return
         try:
             result = self._call()
         except Exception as error:  # whatever it is, it is raised again where the call was submitted
             failure = error
+            over()
             self._tell(lambda: self._future.set_exception(failure))
         else:
+            over()
             self._tell(lambda: self._future.set_result(result))
 
     def _tell(self, settle: Callable[[], None]) -> None:
@@ -61,7 +66,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[Callable[[], None]], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._open = 0
         self._lock = threading.Lock()
@@ -95,8 +100,8 @@ class Worker:
         # A signal that is handled in this thread would end a login half-way with EINTR.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            finally:
-                with self._lock:
-                    self._open -= 1
+            job(self._over)
+
+    def _over(self) -> None:
+        with self._lock:
+            self._open -= 1
