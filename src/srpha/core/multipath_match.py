@@ -35,11 +35,29 @@ def excludes(pattern: str, text: str) -> bool:
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:
     # a bare asterisk is no regular expression, but multipath reads it as one that matches all
-    translated = _BRACKET.sub(_bracket, ".*" if pattern == "*" else pattern)
+    translated = _translated(".*" if pattern == "*" else pattern)
     try:
-        return re.compile(translated)
+        return re.compile(translated) if translated is not None else None
     except (re.error, OverflowError):
         return None
+
+
+def _translated(pattern: str) -> str | None:
+    """The expression for Python; only bracket expressions are written differently. None: a bracket is not closed."""
+    parts: list[str] = []
+    position = 0
+    while position < len(pattern):
+        width = 2 if pattern[position] == "\\" else 1
+        bracket = _BRACKET.match(pattern, position)
+        if bracket is not None:
+            parts.append(_bracket(bracket))
+            width = len(bracket[0])
+        elif pattern[position] == "[":
+            return None
+        else:
+            parts.append(pattern[position : position + width])
+        position += width
+    return "".join(parts)
 
 
 def _bracket(match: re.Match[str]) -> str:
