@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from srpha.cli.dropin_flags import BadValueError, Flags, UsageError, configuration_report, parse_flags
 from srpha.cli.dropin_output import Output, standard_output
@@ -19,18 +18,6 @@ from srpha.cli.dropin_ports import choose_ports
 from srpha.cli.dropin_rules import read_rules
 from srpha.cli.dropin_world import DropinWorld, HostError, KernelWorld, WorldFactory
 from srpha.core.rules import RuleSyntaxError
-
-_PROGRAMS: Final = {
-    "ibsrpdm": "ibsrpdm",
-    "srp_daemon": "srp_daemon",
-    "run_srp_daemon": "srp_daemon",
-    "srp_daemon.sh": "srp_daemon.sh",
-}
-
-
-def dropin_of(name: str) -> str | None:
-    """The program that a command name (argv[0] without its folder) stands for, None for srpha itself."""
-    return _PROGRAMS.get(name)
 
 
 def dropin_main(program: str, arguments: Sequence[str], make_world: WorldFactory = KernelWorld) -> int:
