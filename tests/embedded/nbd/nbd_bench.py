@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import struct
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,6 +12,13 @@ from srpha.embedded.multipath.io import BlockIo, BlockIoError, IoKind
 from srpha.embedded.nbd.export import exports_of
 from srpha.embedded.nbd.server import NbdServer
 from srpha.embedded.nbd.settings import NbdLimits
+
+# Numbers of doc/proto.md, written down a second time.
+READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
+FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = (1 << bit for bit in range(5))
+EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW, ESHUTDOWN = 1, 5, 22, 28, 75, 108
+SIZE = 2048 * 512
+"""Bytes of a device as it comes."""
 
 
 class MemoryDevice:
@@ -81,9 +87,6 @@ class MemoryDevice:
             if self.corrupt_reads and length:
                 io.data[0] ^= 0x01
         io.done(io)
-
-
-EIO = errno.EIO
 
 
 class RawClient:

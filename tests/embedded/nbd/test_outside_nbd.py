@@ -20,11 +20,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "host.nbd"
-
-
-@pytest.fixture
 def image(tmp_path: Path) -> Path:
     """16 MiB that tell their position, with holes."""
     rng = random.Random(7)

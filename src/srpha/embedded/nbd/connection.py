@@ -138,9 +138,7 @@ class NbdConnection:
         export.start(request, payload, partial(self._done, number, cost))
 
     def _done(self, number: int, cost: int, transfer: Transfer) -> None:
-        request = self._under_way.pop(number, None)
-        if request is None:
-            return  # It was answered ESHUTDOWN.
+        request = self._under_way.pop(number)
         self._bytes -= cost
         self._freed.set()
         if transfer.error is not None:
@@ -204,7 +202,6 @@ class NbdConnection:
             pass
         for request in self._under_way.values():
             self._reply_failure(request, Failure(NbdError.ESHUTDOWN, "the server is shutting down"))
-        self._under_way.clear()
 
     async def _close(self) -> None:
         """Give the client a while to read the last replies; then close in any case."""
