@@ -124,9 +124,12 @@ def _read(path: Path) -> str | None:
         return None
     except OSError as error:
         raise MultipathFilesError(f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode) or state.st_size > _SIZE_MAX:
             raise MultipathFilesError(f"{path} is no plain file of at most {_SIZE_MAX} bytes")
-        # old files may hold any character set in their comments
-        return file.read(_SIZE_MAX).decode("utf-8", "surrogateescape")
+        with open(handle, "rb", closefd=False) as file:
+            # old files may hold any character set in their comments
+            return file.read(_SIZE_MAX).decode("utf-8", "replace")
+    finally:
+        os.close(handle)
