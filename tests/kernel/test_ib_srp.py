@@ -376,6 +376,15 @@ class TestRdmaCm:
         assert str(found.destination) == "0000:0000:0000:0000:0000:ffff:c000:0201"
         assert found.dgid is None
 
+    async def test_also_when_the_log_may_not_be_read(
+        self, tree: SrpTree, sysfs: ScriptedSysfs, srp: IbSrpInitiator, log: FakeLog
+    ) -> None:
+        log.refuse = errno.EPERM
+        tree.host(3, dgid=None)
+        sysfs.scripts[ADD_1] = lambda _: tree.host(4, dgid=None)
+        await srp.add_target(P1, RDMA_LINE)
+        assert [item.destination for item in await srp.connections()] == [None, address_gid("192.0.2.1")]
+
     async def test_of_older_connections_from_the_log_of_before(
         self, tree: SrpTree, srp: IbSrpInitiator, log: FakeLog
     ) -> None:

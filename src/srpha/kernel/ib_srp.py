@@ -156,6 +156,10 @@ class IbSrpInitiator:
         if self._destinations is not None:
             self._destinations |= {host: address_gid(address) for host, address in destinations(log).items()}
 
+    def _note_destination(self, host: int, gid: Gid) -> None:
+        if self._destinations is not None:
+            self._destinations[host] = gid
+
     def _remote_port(self, host: int) -> str:
         try:
             names = self._sysfs.names(REMOTE_PORTS)
@@ -199,11 +203,15 @@ class IbSrpInitiator:
         except InitiatorError:
             return  # the kernel's word stands until its state can be read
         made = [item for item in connections if item.host not in before and _is_to(item, port, line)]
-        if not any(not item.removing and item.state is not RemotePortState.LOST for item in made):
+        alive = [item for item in made if not item.removing and item.state is not RemotePortState.LOST]
+        if not alive:
             host = f"host{made[-1].host} is" if made else "its host was"
             raise AddTargetError(
                 errno.ENODEV, f"{port}: logged in, but {host} removed again at once (see the kernel log)"
             )
+        if line.dest is not None and len(alive) == 1:
+            host_number, gid = alive[0].host, address_gid(line.dest.host)
+            await self._reader.call(lambda: self._note_destination(host_number, gid))
 
     async def _duplicate(self, port: str, line: TargetLine, result: AddTargetResult) -> str:
         """EEXIST, with the hosts that may be in the way: which of them has the initiator_ext is not to be seen."""

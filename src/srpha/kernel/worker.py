@@ -31,9 +31,7 @@ class _Job(Generic[T]):
         return self._future
 
     def run(self, over: Callable[[], None]) -> None:
-        """In the thread: carry the call out, unless nobody waits for it any more. ``over`` is called before the end is
-        told.
-        """
+        """In the thread: carry the call out unless nobody waits any more; ``over`` comes before the end is told."""
         if self._future.cancelled():
             over()
             return
