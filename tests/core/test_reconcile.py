@@ -10,7 +10,7 @@ from scripted_subnet import local_port
 from srpha.core.attempts import Attempts, BackOff
 from srpha.core.inventory import Inventory
 from srpha.core.pairs import Pair, PairStatus
-from srpha.core.reconcile import LocalPort, Plan, Policy, reconcile
+from srpha.core.reconcile import Judgements, LocalPort, Plan, Policy, reconcile
 from srpha.core.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.rules import Rules, parse_rules
 from srpha.core.scan_result import DmAgent, IoUnit, Reach, ScanResult, ScanStatistics, SrpService, Standing
@@ -82,7 +82,7 @@ def plan(
         [LocalPort(PORT, trouble)] if ports is None else ports,
         inventory,
         connections,
-        policy or Policy(),
+        Judgements(policy or Policy()),
         attempts or Attempts(BackOff()),
         ours,
         now,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from srpha.core.seams import Connection
 from srpha.core.target_port import TargetPort
@@ -34,6 +35,16 @@ class PairStatus(Enum):
     TARGET_LEFT = "target-left"
 
 
+ConnectionIdentity: TypeAlias = tuple[str, int, int, Gid | None]
+"""Local port, id_ext, ioc_guid and target port GID, as far as a connection shows them."""
+
+
+def identity_of(connection: Connection) -> ConnectionIdentity:
+    """The identity a connection shows: its target port is the one it was first made to."""
+    dgid = connection.orig_dgid if connection.orig_dgid is not None else connection.dgid
+    return connection.local_port, connection.id_ext, connection.ioc_guid, dgid
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class PairKey:
     """Identity of a connection (facts: srp C.1): what the driver tells connections apart by, and the target port."""
@@ -49,11 +60,14 @@ class PairKey:
         """What must be unique for the driver, which answers EEXIST otherwise."""
         return self.local_port, self.id_ext, self.ioc_guid, self.initiator_ext
 
+    @property
+    def connection_identity(self) -> ConnectionIdentity:
+        """What its connection shows; ``initiator_ext`` is not to be seen from outside."""
+        return self.local_port, self.id_ext, self.ioc_guid, self.dgid
+
     def names(self, connection: Connection) -> bool:
-        """Whether ``connection`` joins the same ports; ``initiator_ext`` is not to be seen from outside."""
-        dgid = connection.orig_dgid if connection.orig_dgid is not None else connection.dgid
-        seen = (connection.local_port, connection.id_ext, connection.ioc_guid, dgid)
-        return seen == (self.local_port, self.id_ext, self.ioc_guid, self.dgid)
+        """Whether ``connection`` joins the same ports."""
+        return identity_of(connection) == self.connection_identity
 
 
 @dataclass(frozen=True, slots=True)

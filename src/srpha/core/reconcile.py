@@ -14,15 +14,17 @@ from typing import Final
 from srpha.core.add_target import format_target_line, with_options
 from srpha.core.attempts import Attempt, Attempts
 from srpha.core.inventory import Inventory, TargetStatus
-from srpha.core.pairs import OtherConnection, Pair, PairKey, PairStatus
+from srpha.core.pairs import ConnectionIdentity, OtherConnection, Pair, PairKey, PairStatus, identity_of
 from srpha.core.remote_port import RemotePortState
 from srpha.core.rules import Rules, Verdict
 from srpha.core.sa_questions import partitions
 from srpha.core.scan_result import SrpService, Standing
 from srpha.core.seams import Connection, PortIdentity
 from srpha.core.target_port import InitiatorExt, TargetPort
+from srpha.wire.identifiers import PKEY_DEFAULT_FULL, Gid
 
 __all__ = [
+    "Judgements",
     "LocalPort",
     "OtherConnection",
     "Pair",
@@ -33,6 +35,8 @@ __all__ = [
     "reconcile",
 ]
 
+_REMEMBERED: Final = 65536
+"""Judgements kept; more are those of targets that are long gone."""
 _HEALTH: Final = {
     RemotePortState.RUNNING: 0,
     RemotePortState.BLOCKED: 1,
@@ -67,21 +71,88 @@ class Plan:
     others: tuple[OtherConnection, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the settings make of a service at a port GID: the target port, the rules' verdict, the login's line."""
+
+    target: TargetPort
+    verdict: Verdict
+    line: str
+    """Empty when the rules say no."""
+
+
+class Judgements:
+    """Judgements under one policy, each made once: a host asks for the same ones every few seconds."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._made: dict[tuple[SrpService, Gid, tuple[int, ...]], Judgement] = {}
+
+    def of(self, service: SrpService, gid: Gid, pkeys: tuple[int, ...]) -> Judgement:
+        """Judge a service in the first of ``pkeys`` that the rules allow, else in the first (at least one is given)."""
+        key = service, gid, pkeys
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= _REMEMBERED:
+                self._made.clear()
+            made = self._made[key] = self._judge(service, gid, pkeys)
+        return made
+
+    def _judge(self, service: SrpService, gid: Gid, pkeys: tuple[int, ...]) -> Judgement:
+        targets = [service.at(gid, pkey) for pkey in pkeys]
+        verdicts = [self.policy.rules.judge(target) for target in targets]
+        index = next((index for index, verdict in enumerate(verdicts) if verdict.allowed), 0)
+        target, verdict = targets[index], verdicts[index]
+        return Judgement(target, verdict, _line(target, verdict.options, self.policy) if verdict.allowed else "")
+
+
 def reconcile(
     ports: Sequence[LocalPort],
     inventory: Inventory,
     connections: Sequence[Connection] | None,
-    policy: Policy,
+    judgements: Judgements,
     attempts: Attempts,
     ours: Collection[int],
     now: float,
 ) -> Plan:
     """Compare. ``connections`` None means that they could not be read: then nothing is due. ``ours``: host numbers."""
-    pairs = [
-        _judge(port, status, service, inventory, connections, policy, attempts, ours, now)
-        for port in ports
-        for status, service in _services(inventory.targets, port.identity.name)
-    ]
+    present: dict[ConnectionIdentity, list[Connection]] = {}
+    for item in connections or ():
+        present.setdefault(identity_of(item), []).append(item)
+    pairs = []
+    for port in ports:
+        for status, service in _services(inventory.targets, port.identity.name):
+            pkeys = inventory.pkeys(port.identity.name, status.unit.guid)
+            judgement = judgements.of(
+                service, status.unit.gid, pkeys or partitions(port.identity)[:1] or (PKEY_DEFAULT_FULL,)
+            )
+            target = judgement.target
+            extension = judgements.policy.initiator_ext.of(target.dgid) or 0
+            key = PairKey(port.identity.name, target.id_ext, target.ioc_guid, target.dgid, extension)
+            attempt = attempts.of(key)
+            candidates = present.get(key.connection_identity, [])
+            host: int | None = None
+            if connections is None:
+                standing = PairStatus.UNREACHABLE, "the host's connections could not be read"
+            elif candidates:
+                best = min(candidates, key=_worth)
+                host = best.host
+                standing = _connected(best, target, judgement.verdict, host in ours)
+            else:
+                standing = _unconnected(port, status, pkeys, judgement.verdict, attempt, now)
+            pairs.append(
+                Pair(
+                    key=key,
+                    status=standing[0],
+                    reason=standing[1],
+                    target=target,
+                    line=judgement.line if pkeys else "",
+                    host=host,
+                    failures=attempt.failures,
+                    next_attempt=attempt.next_at if standing[0] is PairStatus.BACKING_OFF else None,
+                    ours=host in ours,
+                )
+            )
     pairs.sort(key=lambda pair: pair.key)
     pairs = list(_one_per_driver_key(pairs))
     taken = {pair.host for pair in pairs}
@@ -99,73 +170,27 @@ def _services(targets: Iterable[TargetStatus], local_port: str) -> Iterator[tupl
                 yield status, service
 
 
-def _judge(
-    port: LocalPort,
-    status: TargetStatus,
-    service: SrpService,
-    inventory: Inventory,
-    connections: Sequence[Connection] | None,
-    policy: Policy,
-    attempts: Attempts,
-    ours: Collection[int],
-    now: float,
-) -> Pair:
-    """One pair."""
-    name, gid = port.identity.name, status.unit.gid
-    pkeys = inventory.pkeys(name, gid.guid)
-    target, verdict = _choose(service, status, pkeys or partitions(port.identity)[:1] or (0xFFFF,), policy.rules)
-    key = PairKey(name, target.id_ext, target.ioc_guid, gid, policy.initiator_ext.of(gid) or 0)
-    attempt = attempts.of(key)
-    pair = Pair(key, PairStatus.DUE, "to be connected", target, "", failures=attempt.failures)
-    if verdict.allowed and pkeys:
-        pair = replace(pair, line=_line(target, verdict.options, policy))
-    if connections is None:
-        return replace(pair, status=PairStatus.UNREACHABLE, reason="the host's connections could not be read")
-    present = sorted((c for c in connections if key.names(c)), key=_worth)
-    if present:
-        return _connected(pair, present[0], verdict, present[0].host in ours)
-    return _unconnected(pair, port, status, pkeys, verdict, attempt, now)
-
-
-def _choose(
-    service: SrpService, status: TargetStatus, pkeys: Sequence[int], rules: Rules
-) -> tuple[TargetPort, Verdict]:
-    """The target port in the first shared partition that the rules allow, else in the first."""
-    first: tuple[TargetPort, Verdict] | None = None
-    for pkey in pkeys:
-        target = service.at(status.unit.gid, pkey)
-        verdict = rules.judge(target)
-        if verdict.allowed:
-            return target, verdict
-        first = first or (target, verdict)
-    if first is None:
-        raise ValueError("a target port is judged in at least one partition")
-    return first
-
-
 def _worth(connection: Connection) -> tuple[bool, int, int]:
     """Sort key: the connection that stands for a pair when several have its identity."""
     return connection.removing, _HEALTH[connection.state], connection.host
 
 
-def _connected(pair: Pair, connection: Connection, verdict: Verdict, ours: bool) -> Pair:
-    """A pair whose connection exists."""
+def _connected(connection: Connection, target: TargetPort, verdict: Verdict, ours: bool) -> tuple[PairStatus, str]:
+    """Status and reason of a pair whose connection exists."""
     host = connection.host
-    pair = replace(pair, host=host, ours=ours)
     if connection.removing or connection.state is RemotePortState.LOST:
-        return replace(pair, status=PairStatus.REMOVING, reason=f"waiting until host{host} is removed")
-    difference = _difference(pair.target, connection)
+        return PairStatus.REMOVING, f"waiting until host{host} is removed"
+    difference = _difference(target, connection)
     if difference and not ours:
-        return replace(pair, status=PairStatus.OCCUPIED, reason=f"host{host} is left alone: {difference}")
+        return PairStatus.OCCUPIED, f"host{host} is left alone: {difference}"
     if not verdict.allowed:
-        reason = f"{verdict.reason}; host{host} is connected all the same and is left alone"
-        return replace(pair, status=PairStatus.DISALLOWED, reason=reason)
+        return PairStatus.DISALLOWED, f"{verdict.reason}; host{host} is connected all the same and is left alone"
     if connection.state is RemotePortState.RUNNING:
-        return replace(pair, status=PairStatus.CONNECTED, reason=f"host{host} is running")
+        return PairStatus.CONNECTED, f"host{host} is running"
     word = "is blocked" if connection.state is RemotePortState.BLOCKED else "fails its I/O at once"
     delay = connection.timers.reconnect_delay
     then = "the driver does not reconnect (reconnect_delay is off)" if delay is None else f"reconnects every {delay} s"
-    return replace(pair, status=PairStatus.RECOVERING, reason=f"host{host} {word}; {then}")
+    return PairStatus.RECOVERING, f"host{host} {word}; {then}"
 
 
 def _difference(target: TargetPort, connection: Connection) -> str:
@@ -178,34 +203,32 @@ def _difference(target: TargetPort, connection: Connection) -> str:
 
 
 def _unconnected(
-    pair: Pair,
     port: LocalPort,
     status: TargetStatus,
     pkeys: Sequence[int] | None,
     verdict: Verdict,
     attempt: Attempt,
     now: float,
-) -> Pair:
-    """A pair without a connection: why it must wait, or DUE."""
+) -> tuple[PairStatus, str]:
+    """Status and reason of a pair without a connection: why it must wait, or DUE."""
     name = port.identity.name
     if attempt.under_way:
-        return replace(pair, status=PairStatus.CONNECTING, reason="a login is under way")
+        return PairStatus.CONNECTING, "a login is under way"
     if port.trouble:
-        return replace(pair, status=PairStatus.PORT_DOWN, reason=f"{name}: {port.trouble}")
+        return PairStatus.PORT_DOWN, f"{name}: {port.trouble}"
     if status.standing is Standing.GONE:
-        return replace(pair, status=PairStatus.TARGET_LEFT, reason=status.unit.reason)
+        return PairStatus.TARGET_LEFT, status.unit.reason
     if pkeys is None:
-        return replace(pair, status=PairStatus.UNREACHABLE, reason=f"the paths of {name} are not known yet")
+        return PairStatus.UNREACHABLE, f"the paths of {name} are not known yet"
     if not pkeys:
-        reason = f"the subnet has no path from {name} in a partition that both are in"
-        return replace(pair, status=PairStatus.UNREACHABLE, reason=reason)
+        return PairStatus.UNREACHABLE, f"the subnet has no path from {name} in a partition that both are in"
     if not verdict.allowed:
-        return replace(pair, status=PairStatus.DISALLOWED, reason=verdict.reason)
+        return PairStatus.DISALLOWED, verdict.reason
     if status.standing is Standing.SILENT:
-        return replace(pair, status=PairStatus.TARGET_SILENT, reason=status.unit.reason)
+        return PairStatus.TARGET_SILENT, status.unit.reason
     if attempt.next_at > now:
-        return replace(pair, status=PairStatus.BACKING_OFF, reason=attempt.reason, next_attempt=attempt.next_at)
-    return replace(pair, reason=attempt.reason or verdict.reason)
+        return PairStatus.BACKING_OFF, attempt.reason
+    return PairStatus.DUE, attempt.reason or verdict.reason
 
 
 def _line(target: TargetPort, options: Mapping[str, int], policy: Policy) -> str:

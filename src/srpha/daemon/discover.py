@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from srpha.core.attempts import Attempts
 from srpha.core.inventory import Inventory
 from srpha.core.pairs import Pair
-from srpha.core.reconcile import LocalPort, reconcile
+from srpha.core.reconcile import Judgements, LocalPort, reconcile
 from srpha.core.scan_result import ScanResult
 from srpha.core.seams import MadPort, MadPortGoneError, PortIdentity
 from srpha.daemon.scanner import Member, scan_subnet, subnets, trouble_of
@@ -63,5 +63,5 @@ async def discover(mad_ports: Sequence[MadPort], settings: Settings) -> Discover
     inventory = Inventory(settings.probe_interval, settings.scan_interval)
     for result in results:
         inventory.apply(result, now)
-    plan = reconcile(ports, inventory, (), settings.policy, Attempts(settings.back_off), (), now)
+    plan = reconcile(ports, inventory, (), Judgements(settings.policy), Attempts(settings.back_off), (), now)
     return DiscoveryResult(tuple(port.identity for port in ports), tuple(unusable), results, plan.pairs)

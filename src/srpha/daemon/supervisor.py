@@ -17,7 +17,7 @@ from srpha.core.dm_walk import Way
 from srpha.core.events import Event, EventKind, EventSink, Severity
 from srpha.core.inventory import Inventory, TargetChange
 from srpha.core.pairs import Pair, PairKey, PairStatus
-from srpha.core.reconcile import LocalPort, Plan, reconcile
+from srpha.core.reconcile import Judgements, LocalPort, Plan, reconcile
 from srpha.core.remote_port import RemotePortState
 from srpha.core.scan_result import ScanResult, Standing
 from srpha.core.seams import Connection, Initiator, MadPort, PathManager
@@ -60,10 +60,12 @@ class Supervisor:
         self._path_manager = path_manager
         self._inventory = Inventory(settings.probe_interval, settings.scan_interval)
         self._attempts = Attempts(settings.back_off)
+        self._judgements = Judgements(settings.policy)
         self._reader = HostReader(initiator, path_manager, events)
         self._guard = None if path_manager is None else Guard(path_manager, events)
         self._scheduler = ScanScheduler(self._members, self._inventory, self._current, self)
         self._agents = {port.name: self._agent(port) for port in mad_ports}
+        self._other_ports = asyncio.Event()
         self._plan = Plan((), ())
         self._ours: set[int] = set()
         self._outcomes: list[LoginOutcome] = []
@@ -84,8 +86,7 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 self._refresh_ports()
-                for agent in self._agents.values():
-                    group.create_task(agent.run())
+                group.create_task(self._serve_ports())
                 group.create_task(self._scheduler.run())
                 group.create_task(self._read_loop())
                 group.create_task(self._decide_loop())
@@ -126,10 +127,29 @@ class Supervisor:
         """Ask for a full scan soon."""
         self._scheduler.want_scan(self._agents)
 
+    def set_ports(self, mad_ports: Sequence[MadPort]) -> None:
+        """Have these local ports from now on. One that is not among them is looked after no longer.
+
+        Its connections stay, as its targets do: what happens to them is the driver's affair.
+        """
+        before = self._agents
+        self._agents = {}
+        for port in mad_ports:
+            agent = before.get(port.name)
+            self._agents[port.name] = agent if agent is not None and agent.port is port else self._agent(port)
+        for name, agent in before.items():
+            if self._agents.get(name) is not agent:
+                self._forget_port(agent)
+        self._scans = {members: scan for members, scan in self._scans.items() if set(members) & set(self._agents)}
+        self._other_ports.set()
+        self._stale.set()
+        self._stir.set()
+
     def apply(self, settings: Settings) -> None:
         """Take other settings from now on; what is connected stays."""
         self._settings = settings
         self._attempts.back_off = settings.back_off
+        self._judgements = Judgements(settings.policy)
         self._inventory.probe_delays(settings.probe_interval, settings.scan_interval)
         self._stale.set()
         self._stir.set()
@@ -217,6 +237,29 @@ class Supervisor:
             port, self._initiator, self._current, hint, self._trap, look, self._still_wanted, self._outcome
         )
 
+    async def _serve_ports(self) -> None:
+        """Have one agent run for every port there is."""
+        async with asyncio.TaskGroup() as group:
+            serving: dict[PortAgent, asyncio.Task[None]] = {}
+            while True:
+                self._other_ports.clear()
+                present = tuple(self._agents.values())
+                for agent in [agent for agent in serving if agent not in present]:
+                    serving.pop(agent).cancel()
+                for agent in present:
+                    if agent not in serving:
+                        serving[agent] = group.create_task(agent.run())
+                await self._other_ports.wait()
+
+    def _forget_port(self, agent: PortAgent) -> None:
+        self._scanned.discard(agent.name)
+        self._hinted.discard(agent.name)
+        # a login that was under way is nobody's now
+        self._attempts.forget(lambda key: key.local_port == agent.name)
+        if agent.identity is not None:
+            text = f"{agent.name} is down: it is not there any more"
+            self._event(EventKind.PORT_DOWN, Severity.WARNING, agent.name, text)
+
     def _members(self) -> tuple[Member, ...]:
         return tuple(agent.member for agent in self._agents.values() if agent.member is not None)
 
@@ -297,7 +340,7 @@ class Supervisor:
             ports,
             self._inventory,
             self._reader.connections,
-            self._settings.policy,
+            self._judgements,
             self._attempts,
             self._ours,
             self._time(),
@@ -315,7 +358,8 @@ class Supervisor:
     def _still_wanted(self, key: PairKey) -> bool:
         """Whether a login that waited for its turn makes sense now."""
         status = self._inventory.target(key.dgid.guid)
-        usable = not self._agents[key.local_port].trouble
+        agent = self._agents.get(key.local_port)
+        usable = agent is not None and not agent.trouble
         present = any(key.names(item) for item in self._reader.connections or ())
         return usable and not present and status is not None and status.standing is Standing.FOUND
 
@@ -429,6 +473,8 @@ class Supervisor:
         suspects: dict[int, str] = {}
         healthy: set[int] = set()
         for item in self._reader.connections or ():
+            if item.host not in self._ours:
+                continue
             dgid = item.orig_dgid or item.dgid
             status = None if dgid is None else self._inventory.target(dgid.guid)
             agent = self._agents.get(item.local_port)
