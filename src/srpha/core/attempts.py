@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -49,20 +49,25 @@ class Attempts:
     def __init__(self, back_off: BackOff) -> None:
         self.back_off = back_off
         self._known: dict[PairKey, Attempt] = {}
+        self.version = 0
+        """Moves whenever anything here does."""
 
     def of(self, key: PairKey) -> Attempt:
         return self._known.get(key, _NONE)
 
     def started(self, key: PairKey) -> None:
         """A login is under way."""
+        self.version += 1
         self._known[key] = replace(self.of(key), under_way=True)
 
     def succeeded(self, key: PairKey) -> None:
         """The connection was seen alive: all is forgotten."""
-        self._known.pop(key, None)
+        if self._known.pop(key, None) is not None:
+            self.version += 1
 
     def cancelled(self, key: PairKey) -> None:
         """The login was not made after all."""
+        self.version += 1
         self._known[key] = replace(self.of(key), under_way=False)
 
     def failed(self, key: PairKey, code: int, message: str, now: float) -> Attempt:
@@ -82,6 +87,7 @@ class Attempts:
             blocked = old.blocked if code == errno.EEXIST else 0
             new = Attempt(failures=failures, blocked=blocked, next_at=now + delay, reason=message)
         self._known[key] = new
+        self.version += 1
         return new
 
     def hasten(self, concerns: Callable[[PairKey], bool]) -> None:
@@ -89,3 +95,14 @@ class Attempts:
         for key, attempt in list(self._known.items()):
             if concerns(key):
                 self._known[key] = replace(attempt, failures=0, blocked=0, next_at=0.0)
+                self.version += 1
+
+    def forget(self, concerns: Callable[[PairKey], bool]) -> None:
+        """Nothing is remembered any more of pairs that ``concerns`` picks."""
+        self._known = {key: attempt for key, attempt in self._known.items() if not concerns(key)}
+
+    def keep(self, keys: Collection[PairKey]) -> None:
+        """Forget pairs that are none any more, but not a login that is under way."""
+        for key in [key for key, attempt in self._known.items() if key not in keys and not attempt.under_way]:
+            del self._known[key]
+            self.version += 1
