@@ -81,7 +81,7 @@ async def _play(spec: WorldSpec, settings: LabSettings, *, quiet: bool, live: bo
         else:
             stack.callback(lab.log.listen(lambda logged: _print_event(console, logged, start)))
             scenario = Scenario(lab, ScenarioSettings(), lambda step: _print_step(console, step))
-        console.print(Text(_opening(spec, settings), style="bold"))
+        console.print(Text(_opening(spec, settings), style="bold"), soft_wrap=True)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(lab.run())
             if live and console.is_terminal and not quiet:
@@ -137,7 +137,8 @@ def _summary(console: Console, report: Report) -> None:
         f"{io.operations} verified I/Os ({io.bytes_moved / 1e6:.0f} MB), "
         f"{io.errors} errors, {io.mismatches} mismatches; "
         f"longest stall {io.max_stall * 1000:.1f} ms, at the fail-over {report.fail_over_stall * 1000:.1f} ms; "
-        f"original state {'restored' if report.restored else 'NOT restored'}"
+        f"original state {'restored' if report.restored else 'NOT restored'}",
+        soft_wrap=True,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 from pathlib import Path
 
 import typer
 
-from srpha.operate.client import ControlClient, ControlError, Json, default_socket
+from srpha.operate.client import SOCKET_VARIABLE, ControlClient, ControlError, Json, default_socket
 
 
 def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: Path | None) -> int:
@@ -30,14 +31,19 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: P
 
     def started(lab: Lab, disks: tuple[NbdServer, ...]) -> None:
         hosts = ", ".join(lab.hosts)
-        console.print(f"{lab.spec.source} runs: hosts {hosts}, {len(lab.spec.targets)} targets; control socket {path}")
+        count = len(lab.spec.targets)
+        console.print(f"{lab.spec.source} runs: hosts {hosts}; {count} targets; control socket {path}", soft_wrap=True)
         for server in disks:
             console.print(f"its maps over NBD: {server.uri('mpatha')}", soft_wrap=True)
         if load:
             console.print("verified I/O runs on all maps; with --no-load they are yours to write on")
-        console.print("another terminal: srpha status, paths, events, discover, lab fault; Ctrl-C ends it")
-        start = asyncio.get_running_loop().time()
-        lab.log.listen(lambda logged: console.print(event_line(event_document(logged), start), soft_wrap=True))
+        console.print(
+            "in another terminal: srpha status, paths, events, discover, lab fault; Ctrl-C ends it", soft_wrap=True
+        )
+        if socket is not None or SOCKET_VARIABLE in os.environ:
+            named = f"{SOCKET_VARIABLE}={shlex.quote(str(path))}"
+            console.print(f"tell them where it runs: export {named}", soft_wrap=True)
+        lab.log.listen(lambda logged: console.print(event_line(event_document(logged)), soft_wrap=True))
 
     try:
         settings = LabSettings(

@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from srpha.core.reconcile import PairStatus
 from srpha.operate.client import Json
 from srpha.operate.documents import Document
 
@@ -58,12 +59,20 @@ def paths_table(paths: Sequence[Document], title: str = "Paths") -> Table:
     return table
 
 
-def pairs_table(pairs: Sequence[Document]) -> Table:
-    """Target port by local port: status and why."""
+def pairs_table(pairs: Sequence[Document]) -> Group:
+    """Target port by local port, one row each; below them the reasons of those that are not connected.
+
+    The IOC is shown where a target port leads to more than one; ``srpha discover`` shows it always.
+    """
     table = Table(title="Connections", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("from port", "to target port", "IOC", "status", "host", "remote port", "timers", "credits", "disks"):
+    several = len({(pair["target_port"], pair["ioc_guid"]) for pair in pairs}) > len(
+        {pair["target_port"] for pair in pairs}
+    )
+    for name in ("from port", "to target port", *(("IOC",) if several else ())):
         table.add_column(name, no_wrap=True)
-    table.add_column("why")
+    for name in ("status", "host", "remote port", "timers", "credits", "disks"):
+        table.add_column(name, no_wrap=True)
+    reasons: list[Text] = []
     for pair in pairs:
         timers = pair["timers"]
         devices = pair["devices"]
@@ -71,22 +80,27 @@ def pairs_table(pairs: Sequence[Document]) -> Table:
         table.add_row(
             str(pair["local_port"]),
             str(pair["target_port"]),
-            str(pair["ioc_guid"]),
+            *((str(pair["ioc_guid"]),) if several else ()),
             word(pair["status"]),
             f"host{host}" if host is not None else "-",
             word(pair["state"]),
             "/".join(_timer(value) for value in timers.values()) if isinstance(timers, dict) else "-",
             str(pair["req_lim"] if pair["req_lim"] is not None else "-"),
             " ".join(str(one["name"]) for one in devices if isinstance(one, dict)) if isinstance(devices, list) else "",
-            str(pair["reason"]),
         )
-    return table
+        if pair["status"] != PairStatus.CONNECTED.value and pair["reason"]:
+            ends = f"{pair['local_port']} -> {pair['target_port']}: "
+            reasons.append(Text(ends, style="dim").append(str(pair["reason"]), style="yellow"))
+    return Group(table, "", *reasons) if reasons else Group(table)
 
 
 def status_view(document: Document) -> Group:
-    """The status document: ports, then one line per multipath device."""
+    """The status document: ports, then one line per multipath device.
+
+    ``ports`` counts the local ports and the target ports that its usable paths join.
+    """
     maps = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("device", "state", "paths", "ports", "target ports", "size", "product", "WWID"):
+    for name in ("device", "state", "paths", "ports", "size", "product", "WWID"):
         maps.add_column(name, no_wrap=True)
     for item in documents(document["maps"]):
         size = item["size"]
@@ -94,8 +108,7 @@ def status_view(document: Document) -> Group:
             str(item["name"]),
             word(item["state"]),
             f"{item['paths_up']} of {item['paths_expected']}",
-            str(item["local_ports"]),
-            str(item["target_ports"]),
+            f"{item['local_ports']} to {item['target_ports']}",
             _size(size if isinstance(size, int) else 0),
             f"{item['vendor']} {item['product']}",
             str(item["wwid"]),
@@ -124,23 +137,23 @@ def status_view(document: Document) -> Group:
 
 
 def discover_view(document: Document) -> Group:
-    """The discover document: units with their services, then what the scans cost."""
-    units = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("target port", "LID", "node", "standing", "id_ext", "IOC", "service", "I/O controller"):
-        units.add_column(name, no_wrap=True)
+    """The discover document: units, each with its services below it, then what the scans cost."""
+    units: list[Text] = []
     for unit in documents(document["units"]):
-        first = True
-        for service in documents(unit["services"]) or [{}]:
-            head = (str(unit["guid"]), str(unit["lid"]), str(unit["description"])) if first else ("", "", "")
-            units.add_row(
-                *head,
-                word(unit["standing"]) if first else "",
-                *(str(service.get(key, "-")) for key in ("id_ext", "ioc_guid", "service_id", "description")),
+        head = Text(str(unit["guid"]), style="bold").append(f"  {unit['description']}, LID {unit['lid']}: ", style="")
+        units.append(head.append_text(word(unit["standing"])))
+        units += [
+            Text(
+                f"  id_ext {service['id_ext']}, IOC {service['ioc_guid']}, service {service['service_id']}: "
+                f"{service['description']}"
             )
-            first = False
-        for sentence in (unit["reason"], *_list(unit["refused"])):
-            if sentence:
-                units.add_row("", "", "", Text(str(sentence), style="yellow"))
+            for service in documents(unit["services"])
+        ]
+        units += [
+            Text(f"  {sentence}", style="yellow") for sentence in (unit["reason"], *_list(unit["refused"])) if sentence
+        ]
+    if not units:
+        units.append(Text("no SRP target answers", style="yellow"))
     scans = [
         Text(
             f"scan from {scan['asker']}: {'complete' if scan['complete'] else 'NOT complete: ' + str(scan['reason'])}, "
@@ -150,7 +163,7 @@ def discover_view(document: Document) -> Group:
         )
         for scan in documents(document["scans"])
     ]
-    return Group(units, "", *scans)
+    return Group(*units, "", *scans)
 
 
 def steps_panel(document: Document) -> Panel:
