@@ -100,6 +100,7 @@ class Attempts:
     def forget(self, concerns: Callable[[PairKey], bool]) -> None:
         """Nothing is remembered any more of pairs that ``concerns`` picks."""
         self._known = {key: attempt for key, attempt in self._known.items() if not concerns(key)}
+        self.version += 1
 
     def keep(self, keys: Collection[PairKey]) -> None:
         """Forget pairs that are none any more, but not a login that is under way."""

@@ -66,7 +66,6 @@ class Supervisor:
         self._scheduler = ScanScheduler(self._members, self._inventory, self._current, self)
         self._agents = {port.name: self._agent(port) for port in mad_ports}
         self._other_ports = asyncio.Event()
-        self._other_ports = asyncio.Event()
         self._plan = Plan((), ())
         self._ours: set[int] = set()
         self._outcomes: list[LoginOutcome] = []
@@ -127,24 +126,6 @@ class Supervisor:
     def rescan(self) -> None:
         """Ask for a full scan soon."""
         self._scheduler.want_scan(self._agents)
-
-    def set_ports(self, mad_ports: Sequence[MadPort]) -> None:
-        """Have these local ports from now on. One that is not among them is looked after no longer.
-
-        Its connections stay, as its targets do: what happens to them is the driver's affair.
-        """
-        before = self._agents
-        self._agents = {}
-        for port in mad_ports:
-            agent = before.get(port.name)
-            self._agents[port.name] = agent if agent is not None and agent.port is port else self._agent(port)
-        for name, agent in before.items():
-            if self._agents.get(name) is not agent:
-                self._forget_port(agent)
-        self._scans = {members: scan for members, scan in self._scans.items() if set(members) & set(self._agents)}
-        self._other_ports.set()
-        self._stale.set()
-        self._stir.set()
 
     def set_ports(self, mad_ports: Sequence[MadPort]) -> None:
         """Have these local ports from now on. One that is not among them is looked after no longer.
@@ -255,29 +236,6 @@ class Supervisor:
         return PortAgent(
             port, self._initiator, self._current, hint, self._trap, look, self._still_wanted, self._outcome
         )
-
-    async def _serve_ports(self) -> None:
-        """Have one agent run for every port there is."""
-        async with asyncio.TaskGroup() as group:
-            serving: dict[PortAgent, asyncio.Task[None]] = {}
-            while True:
-                self._other_ports.clear()
-                present = tuple(self._agents.values())
-                for agent in [agent for agent in serving if agent not in present]:
-                    serving.pop(agent).cancel()
-                for agent in present:
-                    if agent not in serving:
-                        serving[agent] = group.create_task(agent.run())
-                await self._other_ports.wait()
-
-    def _forget_port(self, agent: PortAgent) -> None:
-        self._scanned.discard(agent.name)
-        self._hinted.discard(agent.name)
-        # a login that was under way is nobody's now
-        self._attempts.forget(lambda key: key.local_port == agent.name)
-        if agent.identity is not None:
-            text = f"{agent.name} is down: it is not there any more"
-            self._event(EventKind.PORT_DOWN, Severity.WARNING, agent.name, text)
 
     async def _serve_ports(self) -> None:
         """Have one agent run for every port there is."""
