@@ -53,3 +53,30 @@ def test_hastening_concerns_only_whom_it_concerns() -> None:
     attempts.hasten(lambda key: key.local_port == "mlx5_0/1")
     assert (attempts.of(KEY).next_at, attempts.of(OTHER).next_at) == (0.0, 103.0)
     assert attempts.of(KEY).reason == "rejected"
+
+
+def test_pairs_that_are_none_any_more_are_forgotten_but_not_logins_under_way() -> None:
+    attempts = Attempts(BackOff())
+    attempts.failed(KEY, errno.ECONNRESET, "rejected", 0.0)
+    attempts.started(OTHER)
+    attempts.keep(())
+    assert attempts.of(KEY).failures == 0
+    assert attempts.of(OTHER).under_way
+
+
+def test_version_moves_with_every_change_and_only_then() -> None:
+    attempts = Attempts(BackOff())
+    seen = [attempts.version]
+    for change in (
+        lambda: attempts.started(KEY),
+        lambda: attempts.cancelled(KEY),
+        lambda: attempts.failed(KEY, errno.ENOENT, "no P_Key", 0.0),
+        lambda: attempts.hasten(lambda _: True),
+        lambda: attempts.succeeded(KEY),
+    ):
+        change()
+        seen.append(attempts.version)
+    assert len(set(seen)) == 6
+    attempts.succeeded(KEY)
+    attempts.keep(())
+    assert attempts.version == seen[-1]

@@ -64,6 +64,8 @@ class Inventory:
         self._longest = probe_longest
         self._targets: dict[int, TargetStatus] = {}
         self._reach: dict[str, dict[int, tuple[int, ...]]] = {}
+        self.version = 0
+        """Moves whenever anything that others decide by does."""
 
     def probe_delays(self, first: float, longest: float) -> None:
         """Take other bounds from now on."""
@@ -123,6 +125,7 @@ class Inventory:
         ``single``: it is of a check of one unit, other units are not spoken of. ``partial``: more will come, so that a
         path that is not there yet is not missing.
         """
+        self.version += 1
         for reach in result.reach:
             known = self._reach.get(reach.local_port)
             if single and known is not None:
@@ -146,6 +149,7 @@ class Inventory:
 
     def forget_port(self, local_port: str) -> None:
         """The local port is in another subnet now, or gone: what it reached counts no longer."""
+        self.version += 1
         self._reach.pop(local_port, None)
 
     def _take(self, unit: IoUnit, members: Iterable[str], now: float) -> list[TargetChange]:

@@ -25,8 +25,9 @@ class Login:
 
     key: PairKey
     line: str
-    way: Way
-    agent: DmAgent
+    way: Way | None
+    """None, as ``agent``, for a target that the configuration names: nobody knows an agent of it to ask."""
+    agent: DmAgent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,14 @@ class Connector:
             group.create_task(self._log_in_one_by_one())
             while True:
                 login = await self._submitted.get()
-                group.create_task(self._ask_whether_alive(login))
+                if login.way is None or login.agent is None:
+                    self._alive.put_nowait(login)
+                else:
+                    group.create_task(self._ask_whether_alive(login, login.way, login.agent))
 
-    async def _ask_whether_alive(self, login: Login) -> None:
+    async def _ask_whether_alive(self, login: Login, way: Way, agent: DmAgent) -> None:
         settings = self._settings()
-        ask = aliveness_question(login.way, login.agent, settings.probe_timeout, settings.probe_retries)
+        ask = aliveness_question(way, agent, settings.probe_timeout, settings.probe_retries)
         try:
             reply = await self._port.transact(ask.address, ask.mad, timeout=ask.timeout, retries=ask.retries)
         except MadError as error:

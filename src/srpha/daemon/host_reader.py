@@ -31,10 +31,12 @@ class HostReader:
             self.connections_trouble = f"the connections could not be read: {error}"
             return False
         self.connections_trouble = ""
+        if fresh == self.connections:
+            fresh = self.connections  # the same object: others tell by it that nothing changed
         before, self.connections = self.connections, fresh
         self._before = before or ()
         told = adopt(fresh)
-        if before is not None:
+        if before is not None and before is not fresh:
             for event in connection_events(before, fresh, told, now):
                 self._events(event)
         return True
@@ -53,6 +55,8 @@ class HostReader:
             self.maps_trouble = f"the multipath maps could not be read: {error}"
             return False
         self.maps_trouble = ""
+        if fresh == self.maps:
+            return True
         before, self.maps = self.maps, fresh
         for event in map_events(before or (), fresh, self._seen(), now):
             self._events(event)

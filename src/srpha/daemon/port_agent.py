@@ -10,7 +10,7 @@ from srpha.core.seams import Initiator, MadPort, MadPortGoneError, PortIdentity
 from srpha.daemon.connector import Connector
 from srpha.daemon.connector import Report as LoginReport
 from srpha.daemon.connector import Wanted as LoginWanted
-from srpha.daemon.scanner import Member, trouble_of
+from srpha.daemon.scanner import Member, link_trouble_of, trouble_of
 from srpha.daemon.settings import Settings
 from srpha.daemon.subscriptions import Subscriptions, TrapSink
 
@@ -46,7 +46,7 @@ class PortAgent:
         self.name = port.name
         self.identity: PortIdentity | None = None
         self.trouble = "not looked at yet"
-        """Why the port can neither scan nor log in; empty when it can."""
+        """Why the port can neither scan nor log in to what a scan finds; empty when it can."""
         self.connector = Connector(port, initiator, settings, wanted, report)
         self._subscriptions = Subscriptions(port, settings, traps, look)
         self._hint = hint
@@ -54,6 +54,11 @@ class PortAgent:
     @property
     def subscribed(self) -> bool:
         return self._subscriptions.subscribed
+
+    @property
+    def link_trouble(self) -> str:
+        """Why the port can log in to no target at all; empty when it can."""
+        return self.trouble if self.identity is None else link_trouble_of(self.identity)
 
     @property
     def member(self) -> Member | None:

@@ -47,6 +47,11 @@ def trouble_of(identity: PortIdentity) -> str:
     return ""
 
 
+def link_trouble_of(identity: PortIdentity) -> str:
+    """Why a port can log in to no target at all, however it is known; empty when it can."""
+    return "" if identity.state is LinkState.ACTIVE else f"the port is {identity.state.value}"
+
+
 def subnets(members: Iterable[Member]) -> tuple[tuple[Member, ...], ...]:
     """Members by what looks like the same subnet: prefix, SM and partitions (what an SA shows depends on those)."""
     groups: dict[tuple[int, int, tuple[int, ...]], list[Member]] = {}

@@ -9,6 +9,7 @@ from srpha.core.reconcile import Policy
 from srpha.core.remote_port import RemotePortTimers
 from srpha.core.rules import Rule, Rules
 from srpha.core.scan_settings import ScanSettings
+from srpha.core.static_targets import StaticTarget
 from srpha.core.target_port import InitiatorExt, TargetPort
 
 
@@ -58,13 +59,15 @@ class Settings:
     """Remove connections to a target that a positive answer says has left; else dev_loss_tmo decides."""
     max_imm_data: int | None = None
     """ib_srp's immediate-data size when it uses any, in bytes; targets that take less get ``max_it_iu_size``."""
+    static_targets: tuple[StaticTarget, ...] = ()
+    """Targets to be connected beside those that discovery finds."""
     connect: bool = True
     """False: only look and report (a dry run)."""
 
     @property
     def policy(self) -> Policy:
         """The part that the reconciler needs."""
-        return Policy(self.rules, self.initiator_ext, self.max_imm_data)
+        return Policy(self.rules, self.initiator_ext, self.max_imm_data, self.static_targets)
 
     def timers_for(self, target: TargetPort) -> RemotePortTimers | None:
         """The timers for ``target``, or None when they are left as they are."""

@@ -67,6 +67,10 @@ class Supervisor:
         self._agents = {port.name: self._agent(port) for port in mad_ports}
         self._other_ports = asyncio.Event()
         self._plan = Plan((), ())
+        self._basis: tuple[tuple[LocalPort, ...], int, int, frozenset[int]] | None = None
+        """What the plan was made of, with the two below: compared to spare making it again."""
+        self._compared: tuple[Connection, ...] | None = None
+        self._judged_by = self._judgements
         self._ours: set[int] = set()
         self._outcomes: list[LoginOutcome] = []
         self._hinted: set[str] = set()
@@ -173,6 +177,7 @@ class Supervisor:
             now, result.asker, result.members, result.complete, result.reason, stats
         )
         self._scanned.update(result.members)
+        self._attempts.keep({pair.key for pair in self._plan.pairs})
         found = sum(1 for unit in result.units if unit.standing is Standing.FOUND)
         fields: dict[str, str | int | float | bool] = {
             "found": found,
@@ -330,21 +335,21 @@ class Supervisor:
             self._plan = self._compare()
 
     def _compare(self) -> Plan:
+        """The plan for now; the one before while nothing has changed that it depends on."""
         served = set(self._initiator.ports())
-        ports = [
+        ports = tuple(
             LocalPort(agent.identity, agent.trouble or ("" if agent.name in served else "no SRP initiator serves it"))
             for agent in self._agents.values()
             if agent.identity is not None
-        ]
-        return reconcile(
-            ports,
-            self._inventory,
-            self._reader.connections,
-            self._judgements,
-            self._attempts,
-            self._ours,
-            self._time(),
         )
+        now = self._time()
+        connections = self._reader.connections
+        basis = (ports, self._inventory.version, self._attempts.version, frozenset(self._ours))
+        same = basis == self._basis and connections is self._compared and self._judgements is self._judged_by
+        if same and not any(pair.next_attempt is not None and pair.next_attempt <= now for pair in self._plan.pairs):
+            return self._plan
+        self._basis, self._compared, self._judged_by = basis, connections, self._judgements
+        return reconcile(ports, self._inventory, connections, self._judgements, self._attempts, self._ours, now)
 
     def _log_in(self, pair: Pair) -> None:
         agent = self._agents[pair.key.local_port]

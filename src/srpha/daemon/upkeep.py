@@ -51,7 +51,7 @@ class Upkeep:
         acted = False
         for pair in pairs:
             removing = pair.status is PairStatus.REMOVING
-            if pair.host is None or not pair.ours or removing or pair.key.dgid.guid not in gone:
+            if pair.host is None or not pair.ours or pair.static or removing or pair.key.dgid.guid not in gone:
                 continue
             if self._may_try(pair.host, None):
                 try:
