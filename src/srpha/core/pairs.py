@@ -40,8 +40,13 @@ ConnectionIdentity: TypeAlias = tuple[str, int, int, Gid | None]
 
 
 def identity_of(connection: Connection) -> ConnectionIdentity:
-    """The identity a connection shows: its target port is the one it was first made to."""
+    """The identity a connection shows: its target port is the one it was first made to.
+
+    Over RDMA/CM the GID of the target's address stands for the target port, where it is known.
+    """
     dgid = connection.orig_dgid if connection.orig_dgid is not None else connection.dgid
+    if dgid is None:
+        dgid = connection.destination
     return connection.local_port, connection.id_ext, connection.ioc_guid, dgid
 
 
@@ -86,6 +91,8 @@ class Pair:
     next_attempt: float | None = None
     ours: bool = False
     """The connection was made or adopted by this daemon."""
+    static: bool = False
+    """The configuration names the target: it is connected whatever discovery says."""
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from srpha.core.rules import Rules, Verdict
 from srpha.core.sa_questions import partitions
 from srpha.core.scan_result import SrpService, Standing
 from srpha.core.seams import Connection, PortIdentity
+from srpha.core.static_targets import StaticTarget
 from srpha.core.target_port import InitiatorExt, TargetPort
 from srpha.wire.identifiers import PKEY_DEFAULT_FULL, Gid
 
@@ -37,6 +38,7 @@ __all__ = [
 
 _REMEMBERED: Final = 65536
 """Judgements kept; more are those of targets that are long gone."""
+_NAMED: Final = Verdict(True, "named in the configuration")
 _HEALTH: Final = {
     RemotePortState.RUNNING: 0,
     RemotePortState.BLOCKED: 1,
@@ -53,14 +55,21 @@ class Policy:
     initiator_ext: InitiatorExt = field(default_factory=InitiatorExt)
     max_imm_data: int | None = None
     """The driver's immediate-data size in bytes when it uses any; a target that takes less gets ``max_it_iu_size``."""
+    static_targets: tuple[StaticTarget, ...] = ()
+    """Connected beside those that discovery finds; the rules do not speak of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPort:
-    """A local port for the reconciler; ``trouble`` says why it cannot log in now, empty when it can."""
+    """A local port for the reconciler.
+
+    ``trouble`` says why it cannot log in now to what discovery finds, ``link_trouble`` why to no target at all; empty
+    when it can. A port of Ethernet, or without a subnet manager, has the first only.
+    """
 
     identity: PortIdentity
     trouble: str
+    link_trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,13 @@ def reconcile(
     for item in connections or ():
         present.setdefault(identity_of(item), []).append(item)
     pairs = []
+    named: set[PairKey] = set()
     for port in ports:
+        for static in judgements.policy.static_targets:
+            if static.fits(port.identity.name):
+                pair = _judge_static(port, static, judgements.policy, connections, present, attempts, ours, now)
+                pairs.append(pair)
+                named.add(pair.key)
         for status, service in _services(inventory.targets, port.identity.name):
             pkeys = inventory.pkeys(port.identity.name, status.unit.guid)
             judgement = judgements.of(
@@ -129,6 +144,8 @@ def reconcile(
             target = judgement.target
             extension = judgements.policy.initiator_ext.of(target.dgid) or 0
             key = PairKey(port.identity.name, target.id_ext, target.ioc_guid, target.dgid, extension)
+            if key in named:
+                continue
             attempt = attempts.of(key)
             candidates = present.get(key.connection_identity, [])
             host: int | None = None
@@ -161,6 +178,52 @@ def reconcile(
         OtherConnection(item.host, _why_other(item, local)) for item in connections or () if item.host not in taken
     )
     return Plan(tuple(pairs), others)
+
+
+def _judge_static(
+    port: LocalPort,
+    static: StaticTarget,
+    policy: Policy,
+    connections: Sequence[Connection] | None,
+    present: Mapping[ConnectionIdentity, Sequence[Connection]],
+    attempts: Attempts,
+    ours: Collection[int],
+    now: float,
+) -> Pair:
+    """The pair with a target that the configuration names."""
+    key = static.key(port.identity.name, policy.initiator_ext)
+    attempt = attempts.of(key)
+    candidates = present.get(key.connection_identity, ())
+    if not candidates and static.line.uses_rdma_cm:
+        # A connection whose address nobody knows may be this one: rather one too few than a second one.
+        candidates = present.get((key.local_port, key.id_ext, key.ioc_guid, None), ())
+    host: int | None = None
+    if connections is None:
+        standing = PairStatus.UNREACHABLE, "the host's connections could not be read"
+    elif candidates:
+        best = min(candidates, key=_worth)
+        host = best.host
+        standing = _connected(best, static.target, _NAMED, host in ours)
+    elif attempt.under_way:
+        standing = PairStatus.CONNECTING, "a login is under way"
+    elif port.link_trouble:
+        standing = PairStatus.PORT_DOWN, f"{port.identity.name}: {port.link_trouble}"
+    elif attempt.next_at > now:
+        standing = PairStatus.BACKING_OFF, attempt.reason
+    else:
+        standing = PairStatus.DUE, attempt.reason or _NAMED.reason
+    return Pair(
+        key=key,
+        status=standing[0],
+        reason=standing[1],
+        target=static.target,
+        line=format_target_line(static.login(policy.initiator_ext)),
+        host=host,
+        failures=attempt.failures,
+        next_attempt=attempt.next_at if standing[0] is PairStatus.BACKING_OFF else None,
+        ours=host in ours,
+        static=True,
+    )
 
 
 def _services(targets: Iterable[TargetStatus], local_port: str) -> Iterator[tuple[TargetStatus, SrpService]]:
@@ -265,8 +328,10 @@ def _claim(pair: Pair) -> tuple[bool, bool, PairKey]:
 
 
 def _why_other(connection: Connection, local_ports: Collection[str]) -> str:
-    if connection.orig_dgid is None and connection.dgid is None:
-        return "made over RDMA/CM: its target port is not to be seen"
     if connection.local_port not in local_ports:
         return f"its local port {connection.local_port} is not looked after"
+    if connection.orig_dgid is None and connection.dgid is None:
+        if connection.destination is not None:
+            return "made over RDMA/CM: the configuration names no target of its address"
+        return "made over RDMA/CM: its target port is not to be seen"
     return "discovery knows no such target port"
