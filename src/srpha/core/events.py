@@ -82,7 +82,6 @@ class Severity(Enum):
     INFO = "info"
     """Something expected."""
     NOTICE = "notice"
-    """The subnet administrator reported something, or srpha failed a path early or offered it again."""
     WARNING = "warning"
     ERROR = "error"
 
