@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from srpha.cli.dropin_flags import BadValueError, Flags, UsageError, configuration_report, parse_flags
+from srpha.cli.dropin_lock import RUN_DIRECTORY
 from srpha.cli.dropin_output import Output, standard_output
 from srpha.cli.dropin_ports import choose_ports
 from srpha.cli.dropin_rules import read_rules
@@ -20,7 +22,12 @@ from srpha.cli.dropin_world import DropinWorld, HostError, KernelWorld, WorldFac
 from srpha.core.rules import RuleSyntaxError
 
 
-def dropin_main(program: str, arguments: Sequence[str], make_world: WorldFactory = KernelWorld) -> int:
+def dropin_main(
+    program: str,
+    arguments: Sequence[str],
+    make_world: WorldFactory = KernelWorld,
+    run_directory: Path = RUN_DIRECTORY,
+) -> int:
     """Run ``srp_daemon``, ``srp_daemon.sh`` or ``ibsrpdm``; the exit code, or minus the signal that asked it to end."""
     try:
         flags = parse_flags(program, arguments)
@@ -30,17 +37,18 @@ def dropin_main(program: str, arguments: Sequence[str], make_world: WorldFactory
     except BadValueError as error:
         standard_output(program, debug=False).error(str(error))
         return 1
-    return asyncio.run(run_dropin(flags, make_world(), standard_output(flags.program, debug=flags.debug)))
+    output = standard_output(flags.program, debug=flags.debug)
+    return asyncio.run(run_dropin(flags, make_world(), output, run_directory))
 
 
-async def run_dropin(flags: Flags, world: DropinWorld, output: Output) -> int:
+async def run_dropin(flags: Flags, world: DropinWorld, output: Output, run_directory: Path = RUN_DIRECTORY) -> int:
     """Everything after the command line; see :func:`dropin_main`. What a mode does not need is not imported."""
     try:
         rules = read_rules(flags, output)
         if not flags.once:
             from srpha.cli.dropin_daemon import serve  # noqa: PLC0415
 
-            return await serve(flags, rules, world, output)
+            return await serve(flags, rules, world, output, run_directory=run_directory)
         ports = await choose_ports(flags, world)
         if flags.verbose:
             for device, port in ports:
@@ -53,11 +61,11 @@ async def run_dropin(flags: Flags, world: DropinWorld, output: Output) -> int:
         return 1
 
 
-def run_as_process(program: str, arguments: Sequence[str]) -> int:
+def run_as_process(program: str, arguments: Sequence[str], run_directory: Path = RUN_DIRECTORY) -> int:
     """:func:`dropin_main` as the whole of a process: signals end it as they end srp_daemon."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever read the output has left: so do we, without a word
     try:
-        code = dropin_main(program, arguments)
+        code = dropin_main(program, arguments, run_directory=run_directory)
     except KeyboardInterrupt:
         code = -signal.SIGINT
     if code < 0:
