@@ -82,8 +82,11 @@ class Severity(Enum):
     INFO = "info"
     """Something expected."""
     NOTICE = "notice"
+    """A change worth knowing."""
     WARNING = "warning"
+    """Redundancy is less than it should be, or something does not answer."""
     ERROR = "error"
+    """I/O waits or fails, or a connection is lost."""
 
 
 @dataclass(frozen=True, slots=True)
