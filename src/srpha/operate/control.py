@@ -142,7 +142,12 @@ def control_app(hosts: Mapping[str, SupervisedHost], log: EventLog, lab: LabCont
 async def serve_control(app: Starlette, listener: socket.socket) -> None:
     """Serve ``app`` on a socket from :func:`listening` until cancelled."""
     server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
-    await server.serve(sockets=[listener])
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        # Cancelled, uvicorn leaves its listener in the loop, where the next socket of that number would go unheard.
+        for listening_server in getattr(server, "servers", ()):
+            listening_server.close()
 
 
 class _Server(uvicorn.Server):
