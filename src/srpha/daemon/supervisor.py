@@ -301,6 +301,7 @@ class Supervisor:
         if change.went_up or change.moved:
             self._scanned.discard(name)
             self._scheduler.want_scan([name])
+        if not agent.link_trouble:
             self._attempts.hasten(lambda key: key.local_port == name)
         self._stale.set()
 
@@ -338,9 +339,10 @@ class Supervisor:
         """The plan for now; the one before while nothing has changed that it depends on."""
         served = set(self._initiator.ports())
         ports = tuple(
-            LocalPort(agent.identity, agent.trouble or ("" if agent.name in served else "no SRP initiator serves it"))
+            LocalPort(agent.identity, agent.trouble or unserved, agent.link_trouble or unserved)
             for agent in self._agents.values()
             if agent.identity is not None
+            for unserved in ["" if agent.name in served else "no SRP initiator serves it"]
         )
         now = self._time()
         connections = self._reader.connections
@@ -354,19 +356,24 @@ class Supervisor:
     def _log_in(self, pair: Pair) -> None:
         agent = self._agents[pair.key.local_port]
         status = self._inventory.target(pair.key.dgid.guid)
-        if status is None or agent.identity is None:
+        if agent.identity is None or (status is None and not pair.static):
             return
+        login = Login(pair.key, pair.line, None, None)
+        if status is not None and not pair.static:
+            login = Login(pair.key, pair.line, Way(agent.identity, pair.target.pkey), status.unit.agent)
         self._attempts.started(pair.key)
         self._event(EventKind.CONNECTING, Severity.INFO, pair.name, f"{pair.name}: connecting", {"line": pair.line})
-        agent.connector.submit(Login(pair.key, pair.line, Way(agent.identity, pair.target.pkey), status.unit.agent))
+        agent.connector.submit(login)
 
     def _still_wanted(self, key: PairKey) -> bool:
         """Whether a login that waited for its turn makes sense now."""
         status = self._inventory.target(key.dgid.guid)
         agent = self._agents.get(key.local_port)
-        usable = agent is not None and not agent.trouble
-        present = any(key.names(item) for item in self._reader.connections or ())
-        return usable and not present and status is not None and status.standing is Standing.FOUND
+        if agent is None or any(key.names(item) for item in self._reader.connections or ()):
+            return False
+        if any(pair.static and pair.key == key for pair in self._plan.pairs):
+            return not agent.link_trouble
+        return not agent.trouble and status is not None and status.standing is Standing.FOUND
 
     def _outcome(self, outcome: LoginOutcome) -> None:
         self._outcomes.append(outcome)
@@ -477,14 +484,16 @@ class Supervisor:
         """Connections with positive evidence against them and why, and those that are healthy all over."""
         suspects: dict[int, str] = {}
         healthy: set[int] = set()
+        static = {pair.host for pair in self._plan.pairs if pair.static}
         for item in self._reader.connections or ():
             if item.host not in self._ours:
                 continue
             dgid = item.orig_dgid or item.dgid
             status = None if dgid is None else self._inventory.target(dgid.guid)
             agent = self._agents.get(item.local_port)
-            if agent is not None and agent.trouble:
-                suspects[item.host] = f"{agent.name}: {agent.trouble}"
+            trouble = "" if agent is None else agent.link_trouble if item.host in static else agent.trouble
+            if trouble:
+                suspects[item.host] = f"{item.local_port}: {trouble}"
             elif status is not None and status.standing is Standing.GONE:
                 suspects[item.host] = f"target port {status.unit.guid:016x} left the subnet"
             elif item.removing or item.state is not RemotePortState.RUNNING:
