@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,27 @@ from srpha.kernel.srp_hosts import SrpHosts
 from srpha.kernel.sysfs import Sysfs
 from srpha.wire.identifiers import Gid
 from tests.kernel.srp_tree import DGID_1, DGID_2, GID_A, ID_EXT, SrpTree
+
+
+class Unreadable(Sysfs):
+    """Refuses to read attributes by the ends of their paths, and to list directories."""
+
+    code = 0
+    ends: tuple[str, ...] = ()
+    lists = True
+
+    def read(self, path: str) -> str:
+        if path.endswith(self.ends):
+            raise OSError(self.code, os.strerror(self.code))
+        return super().read(path)
+
+    def holds(self, path: str, text: str) -> bool:
+        return not path.endswith(self.ends) and super().holds(path, text)
+
+    def names(self, directory: str) -> tuple[str, ...]:
+        if not self.lists:
+            raise OSError(self.code, os.strerror(self.code))
+        return super().names(directory)
 
 
 @pytest.fixture
@@ -175,6 +198,7 @@ class TestOddities:
         tree.host(1)
         hosts.read(0.0)
         tree.put("class/scsi_host/host1/local_ib_device", "?")
+        hosts.forget(1)
         reading = hosts.read(1.0)
         assert reading.connections[0].local_port == "mlx5_0/1"
         assert reading.troubles
@@ -209,6 +233,29 @@ class TestOddities:
         (tree.root / "class/scsi_host/host1/service_id").mkdir()
         (found,) = hosts.read(0.0).connections
         assert (found.pkey, found.service_id) == (None, None)
+
+    @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ENOMEM])
+    def test_what_may_not_be_read_is_unknown_and_not_gone(self, tree: SrpTree, code: int) -> None:
+        tree.host(1)
+        tree.disk(1, 0, "sdb", "8:16")
+        sysfs = Unreadable(tree.root)
+        hosts = SrpHosts(sysfs, refresh=0.0)
+        (before,) = hosts.read(0.0).connections
+        sysfs.code, sysfs.ends = code, ("id_ext", "state", "fast_io_fail_tmo")
+        hosts.forget()
+        reading = hosts.read(1.0)
+        assert reading.connections == (
+            replace(before, devices=(replace(before.devices[0], state=DeviceState.OFFLINE),)),
+        )
+        assert sorted(reading.troubles) == [
+            "1:0:0:0: its state cannot be read",
+            "host1: what it is connected to cannot be read",
+            "port-1:1: its state cannot be read",
+            "port-1:1: its timers cannot be read",
+        ]
+        sysfs.lists = False
+        with pytest.raises(InitiatorError, match="class/scsi_host cannot be listed"):
+            hosts.read(2.0)
 
     def test_odd_disks(self, tree: SrpTree, hosts: SrpHosts) -> None:
         tree.host(1)
@@ -259,6 +306,15 @@ class TestReadingLess:
         tree.put("class/scsi_host/host1/req_lim", "5")
         found = lazy.read(2.0).connections[0]
         assert (found.state, found.req_lim) == (RemotePortState.RUNNING, 5)
+
+    def test_many_do_not_come_due_together(self, tree: SrpTree, lazy: SrpHosts) -> None:
+        for number in range(100):
+            tree.host(number)
+        lazy.read(0.0)
+        for number in range(100):
+            tree.put(f"class/scsi_host/host{number}/req_lim", "5")
+        assert [item.req_lim for item in lazy.read(30.0).connections].count(5) == 64
+        assert [item.req_lim for item in lazy.read(30.1).connections].count(5) == 100
 
     def test_removal_shows_at_once(self, tree: SrpTree, lazy: SrpHosts) -> None:
         tree.host(1)

@@ -23,6 +23,8 @@ SCSI_HOSTS: Final = "class/scsi_host"
 SCSI_DEVICES: Final = "bus/scsi/devices"
 DRIVER: Final = "ib_srp"
 
+_AGED_AT_ONCE: Final = 64
+"""Undisturbed hosts read in full in one reading, so that a thousand of them do not come due together."""
 _REMOTE_PORT: Final = re.compile(r"port-(\d{1,9}):(\d{1,9})", re.ASCII)
 _HCTL: Final = re.compile(r"(\d{1,9}):\d{1,9}:\d{1,9}:\d{1,20}", re.ASCII)
 _DEV_T: Final = re.compile(r"\d{1,7}:\d{1,7}", re.ASCII)
@@ -57,13 +59,15 @@ class _Seen:
     connection: Connection
     read_at: float
     identified: bool
+    doubtful: bool = False
+    """Something was done to it since."""
 
 
 class SrpHosts:
     """Reads the connections again and again, for one caller at a time.
 
-    A connection that ran and still runs is read in full only every ``refresh`` seconds; in between its state alone is
-    looked at, because a thousand connections have tens of thousands of attributes.
+    A connection that ran and still runs is read in full only every ``refresh`` seconds, and a few such at a time; in
+    between its state alone is looked at, because a thousand connections have tens of thousands of attributes.
     """
 
     def __init__(self, sysfs: Sysfs, refresh: float) -> None:
@@ -92,15 +96,18 @@ class SrpHosts:
         ports = self._remote_ports()
         disks: Mapping[int, tuple[str, ...]] | None = None
         troubles: list[str] = []
+        aged = _AGED_AT_ONCE
         for number in sorted(hosts - self._foreign):
             port = ports.get(number, "")
-            if self._unchanged(number, port, now):
+            same = self._undisturbed(number, port)
+            if same and (now - self._seen[number].read_at < self._refresh or aged == 0):
                 continue
-            if not self._is_srp(number):
+            if not same and not self._is_srp(number):
                 continue
+            aged -= same
             if disks is None:
                 disks = self._disks()
-            self._read_host(number, port, disks.get(number, ()), now, troubles)
+            self._read_host(number, port, disks.get(number, ()), now, troubles, same=same)
         return HostReading(tuple(self._seen[number].connection for number in sorted(self._seen)), tuple(troubles))
 
     def _take_doubts(self) -> None:
@@ -109,7 +116,7 @@ class SrpHosts:
             host = self._doubtful.popleft()
             for number, seen in self._seen.items():
                 if host in (None, number):
-                    seen.read_at = float("-inf")
+                    seen.doubtful = True
 
     def _names(self, directory: str) -> tuple[str, ...]:
         try:
@@ -134,15 +141,15 @@ class SrpHosts:
                 found.setdefault(int(match[1]), []).append(name)
         return {host: tuple(sorted(names, key=_by_number)) for host, names in found.items()}
 
-    def _unchanged(self, number: int, port: str, now: float) -> bool:
-        """Whether what was read of the host lately still holds as far as its state tells."""
+    def _undisturbed(self, number: int, port: str) -> bool:
+        """Whether the host ran, still runs, and nothing is known to have been done to it."""
         seen = self._seen.get(number)
-        if seen is None or not seen.identified or now - seen.read_at >= self._refresh:
+        if seen is None or not seen.identified or seen.doubtful:
             return False
         known = seen.connection
         if known.removing or known.state is not RemotePortState.RUNNING or not port or port != known.remote_port:
             return False
-        return _PORT_STATES.get(self._sysfs.text(f"{REMOTE_PORTS}/{port}/state") or "") is RemotePortState.RUNNING
+        return self._sysfs.holds(f"{REMOTE_PORTS}/{port}/state", "running")
 
     def _is_srp(self, number: int) -> bool:
         """Whether the host belongs to ib_srp. One that cannot be asked is taken for what it was before."""
@@ -153,7 +160,10 @@ class SrpHosts:
             self._foreign.add(number)
         return driver == DRIVER
 
-    def _read_host(self, number: int, port: str, disks: tuple[str, ...], now: float, troubles: list[str]) -> None:
+    def _read_host(
+        self, number: int, port: str, disks: tuple[str, ...], now: float, troubles: list[str], *, same: bool
+    ) -> None:
+        """Read one host; of one that is the ``same`` what cannot have changed is not read again."""
         before = self._seen.get(number)
         base = f"{SCSI_HOSTS}/host{number}"
         try:
@@ -163,7 +173,9 @@ class SrpHosts:
             vanished = True
         except OSError:
             vanished = False
-        identity = None if vanished else self._identity(number)
+        identity: Connection | None = None
+        if not vanished:
+            identity = before.connection if same and before is not None else self._identity(number)
         if identity is None and not vanished:
             troubles.append(f"host{number}: what it is connected to cannot be read")
         known = before.connection if before is not None else None

@@ -33,6 +33,7 @@ class Sysfs:
 
     def __init__(self, root: Path = Path("/sys")) -> None:
         self.root = root
+        self._base = f"{root}/"  # thousands of attributes are read again and again: no Path objects for each
 
     def names(self, directory: str) -> tuple[str, ...]:
         """Entries of a directory with names the kernel could have given, sorted; () when it does not exist.
@@ -40,14 +41,14 @@ class Sysfs:
         Raises OSError for a directory that exists but cannot be read.
         """
         try:
-            found = os.listdir(self.root / directory)
+            found = os.listdir(self._base + directory)
         except (FileNotFoundError, NotADirectoryError):
             return ()
         return tuple(sorted(name for name in found if _NAME.fullmatch(name)))
 
     def exists(self, path: str) -> bool:
         """Whether the directory or attribute is there."""
-        return (self.root / path).exists()
+        return os.path.lexists(self._base + path)
 
     def read(self, path: str) -> str:
         """The attribute's one line, stripped.
@@ -56,7 +57,7 @@ class Sysfs:
         """
         try:
             # Non-blocking, so that nothing odd in the attribute's place can hold the caller.
-            descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self._base + path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise self._sorted(error) from error
         try:
@@ -67,8 +68,21 @@ class Sysfs:
             os.close(descriptor)
         text = data.decode("ascii", "replace").strip()
         if not text or not text.isascii() or not text.isprintable():
-            raise OSError(errno.EILSEQ, "not a line of plain text", str(self.root / path))
+            raise OSError(errno.EILSEQ, "not a line of plain text", self._base + path)
         return text
+
+    def holds(self, path: str, text: str) -> bool:
+        """Whether the attribute is ``text`` and nothing else; quicker than reading it."""
+        try:
+            descriptor = os.open(self._base + path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return os.read(descriptor, _PAGE) == f"{text}\n".encode()
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
 
     def write(self, path: str, text: str) -> None:
         """Write the attribute in one piece, as the kernel wants it.
@@ -77,7 +91,7 @@ class Sysfs:
         the write itself.
         """
         try:
-            descriptor = os.open(self.root / path, os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._base + path, os.O_WRONLY | os.O_CLOEXEC)
         except OSError as error:
             raise self._sorted(error) from error
         try:
@@ -86,7 +100,7 @@ class Sysfs:
         finally:
             os.close(descriptor)
         if written != len(data):
-            raise OSError(errno.EIO, f"only {written} of {len(data)} bytes were taken", str(self.root / path))
+            raise OSError(errno.EIO, f"only {written} of {len(data)} bytes were taken", self._base + path)
 
     def text(self, path: str) -> str | None:
         """:meth:`read`, None for unknown."""
