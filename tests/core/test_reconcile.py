@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scripted_subnet import local_port
+from srpha.core.access import AccessRule, AccessRules
 from srpha.core.attempts import Attempts, BackOff
 from srpha.core.inventory import Inventory
 from srpha.core.pairs import Pair, PairStatus
@@ -15,6 +16,7 @@ from srpha.core.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.rules import Rules, parse_rules
 from srpha.core.scan_result import DmAgent, IoUnit, Reach, ScanResult, ScanStatistics, SrpService, Standing
 from srpha.core.seams import Connection
+from srpha.core.target_mask import TargetMask, parse_port_masks
 from srpha.core.target_port import InitiatorExt, InitiatorExtMode
 from srpha.wire.identifiers import Gid
 
@@ -271,3 +273,14 @@ def test_failures_back_off_and_are_explained() -> None:
 
 def test_verdicts_without_rules() -> None:
     assert only(plan(stock(UNIT), policy=Policy(Rules(allow_by_default=False)))).status is PairStatus.DISALLOWED
+
+
+def test_rules_may_speak_of_one_local_port_only() -> None:
+    rule = AccessRule(False, TargetMask({}), parse_port_masks(["mlx5_1"]), where="srpha.toml: rule 1")
+    ports = [LocalPort(PORT, ""), LocalPort(OTHER, "")]
+    inventory = stock(UNIT, members=(PORT.name, OTHER.name), pkeys=(0xFFFF,))
+    result = plan(inventory, policy=Policy(AccessRules((rule,))), ports=ports)
+    assert {pair.key.local_port: pair.status for pair in result.pairs} == {
+        PORT.name: PairStatus.DUE,
+        OTHER.name: PairStatus.DISALLOWED,
+    }

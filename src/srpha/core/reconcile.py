@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from srpha.core.add_target import format_target_line, with_options
 from srpha.core.attempts import Attempt, Attempts
@@ -33,6 +33,7 @@ __all__ = [
     "PairStatus",
     "Plan",
     "Policy",
+    "TargetRules",
     "reconcile",
 ]
 
@@ -47,11 +48,19 @@ _HEALTH: Final = {
 }
 
 
+class TargetRules(Protocol):
+    """Rules over target ports."""
+
+    def judge(self, target: TargetPort, local_port: str) -> Verdict:
+        """Whether ``target`` may be connected from ``local_port`` (``device/port``), why, and with which options."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the settings say about logins."""
 
-    rules: Rules = field(default_factory=Rules)
+    rules: TargetRules = field(default_factory=Rules)
     initiator_ext: InitiatorExt = field(default_factory=InitiatorExt)
     max_imm_data: int | None = None
     """The driver's immediate-data size in bytes when it uses any; a target that takes less gets ``max_it_iu_size``."""
@@ -95,21 +104,21 @@ class Judgements:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._made: dict[tuple[SrpService, Gid, tuple[int, ...]], Judgement] = {}
+        self._made: dict[tuple[str, SrpService, Gid, tuple[int, ...]], Judgement] = {}
 
-    def of(self, service: SrpService, gid: Gid, pkeys: tuple[int, ...]) -> Judgement:
+    def of(self, local_port: str, service: SrpService, gid: Gid, pkeys: tuple[int, ...]) -> Judgement:
         """Judge a service in the first of ``pkeys`` that the rules allow, else in the first (at least one is given)."""
-        key = service, gid, pkeys
+        key = local_port, service, gid, pkeys
         made = self._made.get(key)
         if made is None:
             if len(self._made) >= _REMEMBERED:
                 self._made.clear()
-            made = self._made[key] = self._judge(service, gid, pkeys)
+            made = self._made[key] = self._judge(local_port, service, gid, pkeys)
         return made
 
-    def _judge(self, service: SrpService, gid: Gid, pkeys: tuple[int, ...]) -> Judgement:
+    def _judge(self, local_port: str, service: SrpService, gid: Gid, pkeys: tuple[int, ...]) -> Judgement:
         targets = [service.at(gid, pkey) for pkey in pkeys]
-        verdicts = [self.policy.rules.judge(target) for target in targets]
+        verdicts = [self.policy.rules.judge(target, local_port) for target in targets]
         index = next((index for index, verdict in enumerate(verdicts) if verdict.allowed), 0)
         target, verdict = targets[index], verdicts[index]
         return Judgement(target, verdict, _line(target, verdict.options, self.policy) if verdict.allowed else "")
@@ -139,7 +148,10 @@ def reconcile(
         for status, service in _services(inventory.targets, port.identity.name):
             pkeys = inventory.pkeys(port.identity.name, status.unit.guid)
             judgement = judgements.of(
-                service, status.unit.gid, pkeys or partitions(port.identity)[:1] or (PKEY_DEFAULT_FULL,)
+                port.identity.name,
+                service,
+                status.unit.gid,
+                pkeys or partitions(port.identity)[:1] or (PKEY_DEFAULT_FULL,),
             )
             target = judgement.target
             extension = judgements.policy.initiator_ext.of(target.dgid) or 0

@@ -87,8 +87,8 @@ class Rules:
     allow_by_default: bool = True
     source: str = "no rules file"
 
-    def judge(self, target: TargetPort) -> Verdict:
-        """The first matching rule's verdict."""
+    def judge(self, target: TargetPort, local_port: str = "") -> Verdict:
+        """The first matching rule's verdict; this grammar does not speak of local ports."""
         for rule in self.rules:
             if rule.fits(target):
                 word = "allowed" if rule.allow else "disallowed"

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from srpha.core.attempts import BackOff
-from srpha.core.reconcile import Policy
+from srpha.core.reconcile import Policy, TargetRules
 from srpha.core.remote_port import RemotePortTimers
-from srpha.core.rules import Rule, Rules
+from srpha.core.rules import Rules
 from srpha.core.scan_settings import ScanSettings
 from srpha.core.static_targets import StaticTarget
 from srpha.core.target_port import InitiatorExt, TargetPort
+
+
+class TargetChoice(Protocol):
+    """A choice of target ports: a rule or a mask."""
+
+    def fits(self, target: TargetPort) -> bool:
+        """Whether it speaks of ``target``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,7 @@ class TimerClass:
     """Remote-port timers for the targets that ``rule`` fits."""
 
     name: str
-    rule: Rule
+    rule: TargetChoice
     timers: RemotePortTimers
 
 
@@ -26,7 +35,7 @@ class TimerClass:
 class Settings:
     """Everything the daemon can be told. Times in seconds."""
 
-    rules: Rules = field(default_factory=Rules)
+    rules: TargetRules = field(default_factory=Rules)
     initiator_ext: InitiatorExt = field(default_factory=InitiatorExt)
     scan: ScanSettings = field(default_factory=ScanSettings)
     scan_interval: float = 60.0
