@@ -62,6 +62,25 @@ async def test_a_caller_that_leaves_does_not_stop_the_call_and_the_next_one_wait
     worker.close()
 
 
+async def test_a_call_after_the_end_is_carried_out_while_an_old_one_still_blocks() -> None:
+    worker = Worker("w")
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        let_go.wait(60)
+
+    first = asyncio.create_task(worker.call(slow))
+    await asyncio.to_thread(begun.wait, 60)
+    worker.close()
+    assert await worker.call(lambda: 3) == 3
+    assert worker.busy
+    let_go.set()
+    await first
+    assert not worker.busy
+    worker.close()
+
+
 async def test_signals_are_left_to_the_main_thread() -> None:
     worker = Worker("w")
     blocked = await worker.call(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()))

@@ -11,9 +11,12 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+
+_Jobs: TypeAlias = "queue.SimpleQueue[Callable[[Callable[[], None]], None] | None]"
 
 
 class _Job(Generic[T]):
@@ -64,7 +67,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[Callable[[Callable[[], None]], None] | None] = queue.SimpleQueue()
+        self._jobs: _Jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._open = 0
         self._lock = threading.Lock()
@@ -84,20 +87,21 @@ class Worker:
             self._open += 1
         self._jobs.put(job.run)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(self._jobs,), name=self._name, daemon=True)
             self._thread.start()
         return await job.future
 
     def close(self) -> None:
-        """Let the thread end after the calls that are in line."""
+        """Let the thread end after the calls that are in line; a later call begins another one."""
         if self._thread is not None:
             self._thread = None
             self._jobs.put(None)
+            self._jobs = queue.SimpleQueue()
 
-    def _run(self) -> None:
+    def _run(self, jobs: _Jobs) -> None:
         # A signal that is handled in this thread would end a login half-way with EINTR.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        while (job := self._jobs.get()) is not None:
+        while (job := jobs.get()) is not None:
             job(self._over)
 
     def _over(self) -> None:
