@@ -267,13 +267,13 @@ static void refresh(struct hca *hca, int index)
 	if (!first && !memcmp(told, hca->told, sizeof told))
 		return;
 	memcpy(hca->told, told, sizeof told);
-	number = port[28] ? port[28] : 1;
+	number = port[28] ? port[28] : 1; /* of a switch its management port, which Linux shows as port 1 */
 	state = port[32] & 15;
 	up = (port[33] >> 4) == 5;
 	memcpy(&prefix, port + 8, 8);
 	memcpy(&node_guid, node + 12, 8);
 	node_guid = be64toh(node_guid);
-	guid = node_guid + number; /* how ibsim numbers ports */
+	guid = node_guid + port[28]; /* how ibsim numbers ports */
 #define ATTRIBUTE(name, ...) \
 	snprintf(path, sizeof path, "/sys/class/infiniband/%s/ports/%d/%s", hca->device, number, name); \
 	put(path, __VA_ARGS__)
