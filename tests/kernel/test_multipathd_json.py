@@ -187,6 +187,7 @@ def test_words_of_other_releases() -> None:
     group = parse_maps(changed(["maps", 0, "path_groups", 0, "dm_st"], "undef"))[0].groups[0]
     assert group.state is GroupState.ENABLED
     assert parse_maps(changed(["maps", 0, "sysfs"], "undef"))[0].dm_name == ""
+    assert parse_maps(changed(["maps", 0, "vend"], "##"))[0].vendor == ""
 
 
 @pytest.mark.parametrize(

@@ -1,60 +1,50 @@
 """The real multipathd and multipath: our client against the daemon, our drop-in in front of its parser.
 
-multipathd needs device-mapper. A kernel that has none is made up for by a preloaded library that answers
-/dev/mapper/control (fake_device_mapper.c): the daemon is the real one, with no maps. Both tools read only /etc, so
-they get one of their own in a mount namespace.
+Both run in a machine of their own (multipath_machine.py), so neither a device-mapper nor SCSI disks are needed, and
+none that are there are touched.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import pathlib
-import shutil
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
+from multipath_machine import NAMESPACE, WWID, Machine, multipathd
 
 from srpha.core.multipath_conf import parse_conf
 from srpha.core.multipath_dropin import SRP_ARRAYS, DropInSettings
-from srpha.core.seams import PathManagerError
+from srpha.core.seams import CheckerState, DeviceState, GroupState, PathManagerError, PathState
 from srpha.kernel.multipath_files import plan_dropin, write_dropin
 from srpha.kernel.multipath_manager import MultipathManager
-from srpha.kernel.multipathd import ABSTRACT_SOCKET, MultipathdAwayError, MultipathdClient, MultipathdRefusedError
-from srpha.kernel.multipathd_json import PATHS_COMMAND, parse_maps
-
-HERE = pathlib.Path(__file__).parent
-HAS_DEVICE_MAPPER = pathlib.Path("/sys/class/misc/device-mapper").exists()
-NAMESPACE = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--mount", "sh", "-c"]
+from srpha.kernel.multipathd import MultipathdRefusedError
+from srpha.kernel.multipathd_json import MAPS_COMMAND, PATHS_COMMAND, parse_maps, parse_paths
 
 
 @pytest.fixture
-def etc(tmp_path: pathlib.Path) -> pathlib.Path:
-    folder = tmp_path / "etc"
-    (folder / "multipath/conf.d").mkdir(parents=True)
-    probe = subprocess.run([*NAMESPACE, f"mount --bind {folder} /etc"], capture_output=True, text=True, check=False)
+def machine(tmp_path: pathlib.Path) -> Machine:
+    made = Machine(tmp_path / "machine")
+    probe = subprocess.run([*NAMESPACE, made.mounts("etc")], capture_output=True, text=True, check=False)
     if probe.returncode:
         pytest.skip(f"no mount namespace here: {probe.stderr.strip()}")
-    return folder
+    return made
 
 
 # --- multipath: the drop-in ---
 
 
-def dump(etc: pathlib.Path) -> tuple[str, list[str]]:
+def dump(machine: Machine) -> tuple[str, list[str]]:
     """What `multipath -t` makes of the configuration, and what it complains of."""
     run = subprocess.run(
-        [*NAMESPACE, f"mount --bind {etc} /etc && exec multipath -t"], capture_output=True, text=True, check=True
+        [*NAMESPACE, f"{machine.mounts('etc')} && exec multipath -t"], capture_output=True, text=True, check=True
     )
     return run.stdout, [line for line in run.stderr.splitlines() if "/conf.d/" in line]
 
 
 @pytest.mark.outside("multipath", "unshare")
-def test_drop_in_is_taken_without_complaint(etc: pathlib.Path) -> None:
-    write_dropin(plan_dropin(DropInSettings(no_path_retry=77, eh_deadline=13, find_multipaths="greedy"), etc))
-    text, complaints = dump(etc)
+def test_drop_in_is_taken_without_complaint(machine: Machine) -> None:
+    write_dropin(plan_dropin(DropInSettings(no_path_retry=77, eh_deadline=13, find_multipaths="greedy"), machine.etc))
+    text, complaints = dump(machine)
     assert complaints == []
     merged = parse_conf(text, "multipath -t")
     assert merged.complaints == ()
@@ -82,29 +72,29 @@ def test_drop_in_is_taken_without_complaint(etc: pathlib.Path) -> None:
         ("overrides {", "overides {", "invalid keyword: overides"),
     ],
 )
-def test_planted_fault_is_reported(etc: pathlib.Path, right: str, wrong: str, complaint: str) -> None:
+def test_planted_fault_is_reported(machine: Machine, right: str, wrong: str, complaint: str) -> None:
     """The judge of the test above must be able to say no."""
-    write_dropin(plan_dropin(DropInSettings(), etc))
-    path = etc / "multipath/conf.d/90-srpha.conf"
+    write_dropin(plan_dropin(DropInSettings(), machine.etc))
+    path = machine.etc / "multipath/conf.d/90-srpha.conf"
     text = path.read_text()
     assert right in text
     path.write_text(text.replace(right, wrong, 1))
-    assert any(complaint in line for line in dump(etc)[1])
+    assert any(complaint in line for line in dump(machine)[1])
 
 
 @pytest.mark.outside("multipath", "unshare")
-def test_later_files_win_as_the_planner_assumes(etc: pathlib.Path) -> None:
+def test_later_files_win_as_the_planner_assumes(machine: Machine) -> None:
     for number, name in enumerate(("10-a.conf", "95-z.conf"), start=1):
-        (etc / "multipath/conf.d" / name).write_text(f"defaults {{\npolling_interval {number}\n}}\n")
-    (etc / "multipath.conf").write_text("defaults {\npolling_interval 9\n}\n")
-    (defaults,) = parse_conf(dump(etc)[0], "multipath -t").all("defaults")
+        (machine.etc / "multipath/conf.d" / name).write_text(f"defaults {{\npolling_interval {number}\n}}\n")
+    (machine.etc / "multipath.conf").write_text("defaults {\npolling_interval 9\n}\n")
+    (defaults,) = parse_conf(dump(machine)[0], "multipath -t").all("defaults")
     assert defaults.all("polling_interval")[0].value == "2"
 
 
 @pytest.mark.outside("multipath", "unshare")
-def test_own_configuration_of_multipath_is_read_without_complaint(etc: pathlib.Path) -> None:
+def test_own_configuration_of_multipath_is_read_without_complaint(machine: Machine) -> None:
     """1 000 lines that multipath wrote itself go through our reader."""
-    file = parse_conf(dump(etc)[0], "multipath -t")
+    file = parse_conf(dump(machine)[0], "multipath -t")
     assert file.complaints == ()
     (devices,) = file.all("devices")
     assert len(devices.inside("device")) > 50
@@ -113,67 +103,16 @@ def test_own_configuration_of_multipath_is_read_without_complaint(etc: pathlib.P
 # --- multipathd: the socket ---
 
 
-@asynccontextmanager
-async def live_multipathd(etc: pathlib.Path) -> AsyncIterator[MultipathdClient]:
-    """The real daemon in the foreground, and a client on its socket."""
-    client = MultipathdClient([ABSTRACT_SOCKET])
-    library = etc.parent / "fake_device_mapper.so"
-    environment = dict(os.environ)
-    if not HAS_DEVICE_MAPPER:
-        compiler = shutil.which("cc")
-        if compiler is None:
-            pytest.skip("no device-mapper in the kernel, and no C compiler for a stand-in")
-        source = str(HERE / "fake_device_mapper.c")
-        build = await asyncio.create_subprocess_exec(compiler, "-shared", "-fPIC", "-o", str(library), source, "-ldl")
-        assert await build.wait() == 0
-        environment["LD_PRELOAD"] = str(library)
-    try:
-        await client.show("show daemon")
-    except MultipathdAwayError:
-        pass
-    else:
-        pytest.skip("a multipathd runs on this machine already; it is left alone")
-    log = (etc.parent / "multipathd.log").open("wb")
-    daemon = await asyncio.create_subprocess_exec(
-        *NAMESPACE,
-        f"mount --bind {etc} /etc && mount -t tmpfs none /run && exec multipathd -d -s -v3",
-        env=environment,
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        for _ in range(100):
-            try:
-                await client.show("show daemon")
-                break
-            except MultipathdAwayError:
-                if daemon.returncode is not None:
-                    break
-                await asyncio.sleep(0.05)
-        if daemon.returncode is not None:
-            said = (etc.parent / "multipathd.log").read_text(errors="replace")
-            pytest.skip(f"multipathd does not run here: {said[-300:]}")
-        yield client
-    finally:
-        await client.close()
-        if daemon.returncode is None:
-            daemon.terminate()
-        await daemon.wait()
-        log.close()
-
-
-@pytest.mark.outside("multipathd", "unshare")
+@pytest.mark.outside("multipathd", "unshare", "cc")
 @pytest.mark.realtime
-async def test_client_and_manager_against_the_live_daemon(etc: pathlib.Path) -> None:
-    write_dropin(plan_dropin(DropInSettings(no_path_retry=77), etc))
-    async with live_multipathd(etc) as client:
+async def test_live_daemon_without_maps(machine: Machine) -> None:
+    write_dropin(plan_dropin(DropInSettings(no_path_retry=77), machine.etc))
+    async with multipathd(machine, {}) as client:
         assert (await client.show("show daemon")).startswith("pid ")
-        raw = await client.show("show maps json")
-        assert '"major_version"' in raw
-        known = parse_maps(raw)
-        assert {item.name for item in await MultipathManager(client).maps()} == {item.name for item in known}
-        await client.show(PATHS_COMMAND)
-        assert "no_path_retry 77" in await client.show("show config local") + await client.show("show config")
+        assert parse_maps(await client.show(MAPS_COMMAND)) == ()
+        assert await client.show(PATHS_COMMAND) == ""
+        assert await MultipathManager(client, sysfs=machine.sys).maps() == ()
+        assert "no_path_retry 77" in await client.show("show config")
         await client.act("reconfigure")
         with pytest.raises(MultipathdRefusedError, match="refused 'fail path nosuch'"):
             await client.act("fail path nosuch")
@@ -183,4 +122,43 @@ async def test_client_and_manager_against_the_live_daemon(etc: pathlib.Path) -> 
             await client.act("fial path sda")
         assert await client.show("show status")
     with pytest.raises(PathManagerError, match="multipathd cannot be reached"):
-        await MultipathManager(client).maps()
+        await MultipathManager(client, sysfs=machine.sys).maps()
+
+
+@pytest.mark.outside("multipathd", "unshare", "cc")
+@pytest.mark.realtime
+async def test_live_daemon_with_a_map(machine: Machine) -> None:
+    machine.plug_disks()
+    async with multipathd(machine, {"FAKE_DM_WWID": WWID}) as client:
+        assert set(parse_paths(await client.show(PATHS_COMMAND))) == {"8:16", "8:32"}
+        manager = MultipathManager(client, sysfs=machine.sys)
+        (found,) = await manager.maps()
+        assert (found.name, found.wwid, found.dm_name) == ("mpathb", WWID, "dm-1")
+        assert (found.blocks, found.block_size, found.vendor, found.product) == (2097152, 512, "LIO-ORG", "disk1")
+        assert [group.state for group in found.groups] == [GroupState.ACTIVE, GroupState.ENABLED]
+        assert found.groups[0].selector == "service-time 0"
+        for path, device, dev_t, host, failures in zip(
+            found.paths, ("sdb", "sdc"), ("8:16", "8:32"), (4, 5), (0, 3), strict=True
+        ):
+            assert (path.device, path.dev_t, path.host, path.fail_count) == (device, dev_t, host, failures)
+            assert path.hctl == f"{host}:0:0:0"
+            assert path.state is PathState.ACTIVE
+            assert path.checker is CheckerState.READY
+            assert path.device_state is DeviceState.RUNNING
+
+        await manager.fail_path("sdb")
+        (failed,) = await manager.maps()
+        assert [path.state for path in failed.paths] == [PathState.FAILED, PathState.ACTIVE]
+        await manager.reinstate_path("sdb")
+        (back,) = await manager.maps()
+        assert [path.state for path in back.paths] == [PathState.ACTIVE, PathState.ACTIVE]
+
+
+@pytest.mark.outside("multipathd", "unshare", "cc")
+@pytest.mark.realtime
+async def test_live_daemon_with_a_map_that_lost_its_disks(machine: Machine) -> None:
+    """multipathd then shows a map without groups and ``##`` for its vendor."""
+    async with multipathd(machine, {"FAKE_DM_WWID": WWID}) as client:
+        (found,) = await MultipathManager(client, sysfs=machine.sys).maps()
+        assert (found.name, found.groups, found.vendor, found.product) == ("mpathb", (), "", "")
+        assert found.queueing

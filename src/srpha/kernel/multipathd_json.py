@@ -28,6 +28,7 @@ _HCTL: Final = re.compile(r"\d{1,9}:\d{1,9}:\d{1,9}:\d{1,20}", re.ASCII)
 _NUMBER: Final = re.compile(r"-?\d{1,20}", re.ASCII)
 _DM_NAME: Final = re.compile(r"dm-\d{1,7}", re.ASCII)
 _NO_DEVICE: Final = "-"
+_NO_INQUIRY: Final = "##"
 _UNDEFINED: Final = "undef"
 _QUEUE_FEATURE: Final = "queue_if_no_path"
 _WAITING: Final = re.compile(r"\d+ (?:sec|chk)", re.ASCII)
@@ -133,11 +134,16 @@ def _map(fields: _Fields) -> ListedMap:
         name=name,
         wwid=fields.text("uuid"),
         dm_name="" if sysfs == _UNDEFINED else sysfs,
-        vendor=fields.optional_text("vend").strip(),
-        product=fields.optional_text("prod").strip(),
+        vendor=_inquiry(fields.optional_text("vend")),
+        product=_inquiry(fields.optional_text("prod")),
         queueing=_queueing(fields.text("queueing"), fields.optional_text("features")),
         groups=tuple(_group(item) for item in fields.items("path_groups")),
     )
+
+
+def _inquiry(text: str) -> str:
+    """Vendor or product; a map without a path has none."""
+    return "" if text == _NO_INQUIRY else text.strip()
 
 
 def _queueing(word: str, features: str) -> bool:
