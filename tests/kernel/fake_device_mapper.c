@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 static const char *const CONTROL = "/dev/mapper/control";
 static const char *const DEVICES = "/proc/devices";
@@ -79,6 +80,14 @@ static int describe(struct dm_ioctl *request)
 	strcpy(request->name, NAME);
 	snprintf(request->uuid, sizeof(request->uuid), "mpath-%s", getenv("FAKE_DM_WWID"));
 	return 0;
+}
+
+/* libdevmapper makes the node when it is not there; in a user namespace it may not */
+int mknod(const char *path, mode_t mode, dev_t device)
+{
+	int (*next)(const char *, mode_t, dev_t) = dlsym(RTLD_NEXT, "mknod");
+
+	return strcmp(path, CONTROL) ? next(path, mode, device) : 0;
 }
 
 static int list_devices(struct dm_ioctl *request, char *body)
