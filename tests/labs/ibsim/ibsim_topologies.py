@@ -26,16 +26,18 @@ class Net:
     text: str
     switches: tuple[str, ...]
     hcas: tuple[str, ...]
+    """Those whose port 1 has a cable: ibsim attaches programs there."""
     hca_ports: int
     """Connected ports of HCAs."""
 
 
 def describe(topology: Topology) -> Net:
+    cabled = {end for link in topology.links for end in (link.a, link.b)}
     return Net(
         format_topology(topology),
         tuple(node.name for node in topology.nodes if node.kind is NodeKind.SWITCH),
-        tuple(node.name for node in topology.nodes if node.kind is NodeKind.HCA),
-        sum(topology.node(end.node).kind is NodeKind.HCA for link in topology.links for end in (link.a, link.b)),
+        tuple(node.name for node in topology.nodes if node.kind is NodeKind.HCA and PortRef(node.name, 1) in cabled),
+        sum(topology.node(end.node).kind is NodeKind.HCA for end in cabled),
     )
 
 

@@ -194,6 +194,7 @@ def test_each_keeps_the_other_from_its_port(fabric: Fabric, targets: Targets) ->
         for first, second in (commands, commands[::-1]):
             with fabric.start([HOST], [*first, "-c", "-j", f"{DEVICE}:1"]) as holder:
                 wait_for("the lock", lambda: _locked(LOCK))
+                print(holder.poll())
                 done = fabric.run([HOST], [*second, "-c", "-j", f"{DEVICE}:1"], code=1)
                 holder.terminate()
                 holder.communicate(timeout=30)
