@@ -20,7 +20,7 @@ from srpha.embedded.target.srp_target import SrpTarget
 from srpha.lab.lab import Lab, LabSettings
 from srpha.lab.workload import IoStatistics, WorkloadSettings
 
-LIGHT = WorkloadSettings(workers=2, slots_per_worker=8, mean_pause=0.02)
+LIGHT = WorkloadSettings(workers=2, slots_per_worker=8, mean_pause=0.06)
 """Enough I/O that a fault meets some, little enough that a minute costs little."""
 
 

@@ -177,20 +177,32 @@ async def test_partial_loss(mode: RecoveryMode, probability: float) -> None:
 
 @MODES
 async def test_management_lost_storage_not(mode: RecoveryMode) -> None:
-    """Scans fail, and are no reason to touch what works."""
+    """Subnet manager and SA are cut off for two sweeps: scans fail, and are no reason to touch what works."""
     async with staged(mode) as stage:
         hosts = {item.host for item in await stage.connections()}
-        for port in (A, B):
-            stage.fault(f"lose {port} both 1.0 mad")
+        stage.fault("lose sm/1 both 1.0 mad")
         stage.host.supervisor.rescan()
-        await stage.quiet(20.0)
+        await stage.quiet(15.0)
         assert stage.events(EventKind.SCAN_FAILED)
         assert len(stage.usable()) == 12
+        stage.fault("mend sm/1")
+        await stage.quiet(15.0)
+        await stage.original()
+        await same_hosts(stage, hosts, expected=True)
+        assert not stage.events(EventKind.PATH_FAILED)
+
+
+@MODES
+async def test_host_that_answers_no_management_is_routed_to_no_longer(mode: RecoveryMode) -> None:
+    """A sweep drops ports that do not answer, and their routes with them: the loss of the host's MADs is an outage."""
+    async with staged(mode) as stage:
+        for port in (A, B):
+            stage.fault(f"lose {port} both 1.0 mad")
+        await stage.until(lambda: not stage.usable())
+        await stage.quiet(5.0)
         for port in (A, B):
             stage.fault(f"mend {port}")
         await stage.original()
-        await same_hosts(stage, hosts, expected=True)
-        assert not stage.events(EventKind.PATH_FAILED, EventKind.TARGET_LEFT)
 
 
 @MODES

@@ -44,6 +44,8 @@ class ScenarioSettings:
     """How long the fabric may take to come to rest after each change."""
     quiet: float = 2.0
     """Load before the cable is pulled, and again after everything has returned."""
+    flaps: tuple[float, ...] = ()
+    """Short outages before the long one: how long the cable is out each time, and in again before the next."""
     outage: float = 3.0
     """Load while the cable is out, counted from when the fail-over is complete."""
 
@@ -128,9 +130,11 @@ class Scenario:
         await asyncio.sleep(self._settings.quiet)
         before = await self._host.state()
         self.report.paths_before = self._paths()
-        hosts_before = set(self._connections)
         cable = self._choose_cable()
         self.report.cable = str(cable)
+        if self._settings.flaps:
+            await self._flap(cable)
+        hosts_before = set(self._connections)
         await self._pull(cable)
         await self._plug(cable, hosts_before)
         await asyncio.sleep(self._settings.quiet)
@@ -214,6 +218,23 @@ class Scenario:
             f"{paths} paths of {self._expected_paths()} joined into {len(self._maps)} devices, {units} logical units",
         )
 
+    async def _flap(self, cable: PortRef) -> None:
+        """The cable returns in the midst of detection, recovery or removal: still everything comes back."""
+        loop = asyncio.get_running_loop()
+        for seconds in self._settings.flaps:
+            self._lab.world.faults.apply(LinkDown(cable))
+            await asyncio.sleep(seconds)
+            self._lab.world.faults.apply(LinkUp(cable))
+            await asyncio.sleep(seconds)
+        mended = loop.time()
+        back = await self._until(self._all_back)
+        self._judge(
+            "short outages",
+            back,
+            f"{cable} out {len(self._settings.flaps)} times for up to {max(self._settings.flaps) * 1000:.0f} ms, "
+            f"all paths back after {loop.time() - mended:.3f} s",
+        )
+
     async def _pull(self, cable: PortRef) -> None:
         """The cable is out: I/O goes on over other paths, and recovery does what the mode says."""
         affected = self._behind(cable)
@@ -255,7 +276,7 @@ class Scenario:
         loop = asyncio.get_running_loop()
         plugged = loop.time()
         self._lab.world.faults.apply(LinkUp(cable))
-        back = await self._until(lambda: self._all_connected(self._present) and self._maps_complete())
+        back = await self._until(self._all_back)
         took = loop.time() - plugged
         new = sorted(set(self._connections) - hosts_before)
         gone = sorted(hosts_before - set(self._connections))
@@ -335,6 +356,9 @@ class Scenario:
             for guid in self._target_guids(plan)
         }
         return len(running) == len(self._connections) and sorted(running) == sorted(wanted)
+
+    def _all_back(self) -> bool:
+        return self._all_connected(self._present) and self._maps_complete()
 
     def _maps_complete(self) -> bool:
         """Every unit is a device with a usable path over every connection to it, and nothing else is."""
