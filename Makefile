@@ -37,7 +37,7 @@ docs: $(VENV)/.stamp-docs ## build the HTML and man pages into docs/_build
 	@$(BIN)/python -m sphinx -q -W --keep-going -b man docs docs/_build/man
 
 clean: ## remove what was built; .venv stays
-	rm -rf build dist bench-results docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf build dist/*.whl dist/*.tar.gz bench-results docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(BIN)/python:

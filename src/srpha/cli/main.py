@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 lab = typer.Typer(help="An embedded fabric with targets, initiator and multipath, kept running.", no_args_is_help=True)
 app.add_typer(lab, name="lab")
+config = typer.Typer(help="srpha's configuration file: check it, print an example or its schema.", no_args_is_help=True)
+app.add_typer(config, name="config")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 SocketOption = Annotated[
@@ -132,6 +134,32 @@ def events(
     from srpha.cli.show import show_events  # noqa: PLC0415
 
     raise typer.Exit(show_events(since=since, follow=follow, as_json=json, socket=socket))
+
+
+@config.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="The file; default: /etc/srpha/srpha.toml.")] = None,
+) -> None:
+    """Read a configuration as the daemon would; exit 1 and one line per problem when it cannot be used."""
+    from srpha.cli.config import check_config  # noqa: PLC0415
+
+    raise typer.Exit(check_config(file))
+
+
+@config.command()
+def example() -> None:
+    """Print an example with every key, its meaning and its default, all commented out."""
+    from srpha.cli.config import print_example  # noqa: PLC0415
+
+    raise typer.Exit(print_example())
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration, for editors."""
+    from srpha.cli.config import print_schema  # noqa: PLC0415
+
+    raise typer.Exit(print_schema())
 
 
 _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
