@@ -25,6 +25,8 @@ CONF = """\
 defaults {
     find_multipaths "off"
     user_friendly_names "yes"
+    polling_interval 1
+    max_polling_interval 1
 }
 overrides {
     path_checker "none"

@@ -6,6 +6,7 @@ none that are there are touched.
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import subprocess
 
@@ -147,6 +148,7 @@ async def test_live_daemon_with_a_map(machine: Machine) -> None:
             assert path.device_state is DeviceState.RUNNING
 
         await manager.fail_path("sdb")
+        await asyncio.sleep(2.2)  # checks are a second apart: one that is failed by command is not checked any more
         (failed,) = await manager.maps()
         assert [path.state for path in failed.paths] == [PathState.FAILED, PathState.ACTIVE]
         await manager.reinstate_path("sdb")
