@@ -11,9 +11,9 @@ from pathlib import Path
 from fake_seams import FakeInitiator, FakeMadPort
 
 from scripted_subnet import ScriptedSubnet, local_port, srp_unit
-from srpha.cli.dropin import run_dropin
 from srpha.cli.dropin_flags import parse_flags
 from srpha.cli.dropin_output import Output
+from srpha.cli.dropin_run import run_dropin
 from srpha.cli.dropin_world import HostError, LocalPort
 from srpha.core.seams import Initiator, MadPort
 from srpha.embedded.world import EmbeddedHost
@@ -105,5 +105,5 @@ async def run(host: FakeHost | EmbeddedDropinHost, words: str, rules: Path | Non
         arguments += ["-f", str(rules or "/nonexistent/srp_daemon.conf")]
     said = Said()
     async with asyncio.timeout(600):
-        code = await run_dropin(parse_flags(program, arguments), host, said.output)
+        code = await run_dropin(parse_flags(program, arguments), host, said.output, Path("/nonexistent"))
     return code, said

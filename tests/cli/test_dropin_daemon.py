@@ -40,8 +40,8 @@ class Daemon:
             rules or Rules(),
             host,
             self.said.output,
+            run_directory,
             signals=self.signals,
-            run_directory=run_directory,
         )
         self.code: int | None = None
 

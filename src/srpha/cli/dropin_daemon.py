@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from srpha.cli.dropin_flags import Flags, configuration_report
-from srpha.cli.dropin_lock import RUN_DIRECTORY, port_lock
+from srpha.cli.dropin_lock import port_lock
 from srpha.cli.dropin_output import Output
 from srpha.cli.dropin_ports import choose_ports
 from srpha.cli.dropin_rules import read_rules
@@ -48,9 +48,9 @@ async def serve(
     rules: Rules,
     world: DropinWorld,
     output: Output,
+    run_directory: Path,
     *,
     signals: asyncio.Queue[int] | None = None,
-    run_directory: Path = RUN_DIRECTORY,
 ) -> int:
     """Work until SIGINT or SIGTERM; minus that signal's number. Raises :class:`HostError`.
 

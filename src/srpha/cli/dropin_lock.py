@@ -11,11 +11,9 @@ from pathlib import Path
 
 from srpha.cli.dropin_world import HostError
 
-RUN_DIRECTORY = Path("/run")
-
 
 @contextmanager
-def port_lock(device: str, port: int, directory: Path = RUN_DIRECTORY) -> Generator[None, None, None]:
+def port_lock(device: str, port: int, directory: Path) -> Generator[None, None, None]:
     """Hold the lock of a port. The file stays when it ends. Raises :class:`HostError` when another process has it."""
     path = directory / f"srp_daemon_{device}_{port}"
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from srpha.core.seams import Initiator, MadPort
 
@@ -45,9 +45,6 @@ class DropinWorld(Protocol):
     def max_imm_data(self) -> int | None:
         """Size of the initiator's immediate data in bytes, None when it uses none."""
         ...
-
-
-WorldFactory: TypeAlias = Callable[[], DropinWorld]
 
 
 class KernelWorld:
