@@ -43,6 +43,9 @@ from srpha.wire.smp import PortState
 MadHandler = Callable[[ReceivedMad], None]
 """Takes one unsolicited MAD of 256 bytes whose header is sane; must check everything after the header itself."""
 
+StrangerHandler = Callable[[ReceivedMad], bool]
+"""Takes one MAD that nobody here waits for or serves, and says whether it was for it; the header is sane."""
+
 _RMPP_CLASSES: Final = frozenset({ManagementClass.SUBN_ADM})
 _ANSWERED_UNSERVED: Final = frozenset({Method.GET, Method.SET})
 _HOP_LIMIT: Final = 64
@@ -66,6 +69,7 @@ class GeneralServices:
         self._next_tid = 0
         self._psn = 0
         self._closed = False
+        self._strangers: StrangerHandler | None = None
         self.dropped = 0
         self._unbind = port.bind(GSI_QPN, self._receive)
 
@@ -93,6 +97,21 @@ class GeneralServices:
                     del self._agents[key]
 
         return unregister
+
+    def adopt_strangers(self, handler: StrangerHandler) -> Unwatch:
+        """Have responses that nobody waits for, and requests that no agent serves, offered to ``handler`` first.
+
+        For one who shares QP1 with this process's own consumers: ValueError for a second one.
+        """
+        if self._strangers is not None:
+            raise ValueError(f"{self._port.name}: somebody takes the strangers already")
+        self._strangers = handler
+
+        def leave() -> None:
+            if self._strangers is handler:
+                self._strangers = None
+
+        return leave
 
     def send(self, address: MadAddress, mad: bytes) -> None:
         """Send 256 bytes as they are (transaction id included); never waits, may be lost.
@@ -215,6 +234,8 @@ class GeneralServices:
         if transaction is not None and transaction.address.lid == received.source.lid:
             transaction.feed(header, received)
             return
+        if self._strangers is not None and self._strangers(received):
+            return
         self.dropped += 1
         done = self._finished.get(key)
         if done is not None and done[0] == received.source.lid and _is_data(header, received.mad):
@@ -235,6 +256,8 @@ class GeneralServices:
         handler = self._agents.get((header.mgmt_class, header.method)) or self._agents.get((header.mgmt_class, None))
         if handler is not None:
             handler(received)
+            return
+        if self._strangers is not None and self._strangers(received):
             return
         self.dropped += 1
         if header.method in _ANSWERED_UNSERVED:

@@ -342,6 +342,9 @@ class Fabric:
 
     def _deliver_smp(self, port: Port, packet: bytes) -> None:
         """Between the agent and a subnet manager on one QP0 (IBA 13.5.3.1): requests are for the agent."""
+        if port.smp_taker is not None and port.smp_taker(packet):
+            self.delivered += 1
+            return
         agent = port.node.agent
         if packet[SMP_OFFSET + 3] in _FOR_THE_AGENT:
             if agent is not None:

@@ -160,6 +160,8 @@ class Port:
         """Capability mask after power on."""
         self._transmit = transmit
         self._changed = changed
+        self.smp_taker: Callable[[bytes], bool] | None = None
+        """Sees each SMP that arrives before agent and manager do, and says whether it was for it."""
         self._handlers: dict[int, PacketHandler] = {}
         self._watchers: list[Callable[[PortEvent], None]] = []
         self.reset()
@@ -231,6 +233,18 @@ class Port:
 
     def handler(self, qpn: int) -> PacketHandler | None:
         return self._handlers.get(qpn)
+
+    def divert_smps(self, taker: Callable[[bytes], bool]) -> Unwatch:
+        """Offer each SMP that arrives to ``taker`` first, for one who shares QP0. ``ValueError`` for a second one."""
+        if self.smp_taker is not None:
+            raise ValueError(f"{self.name}: somebody takes SMPs already")
+        self.smp_taker = taker
+
+        def leave() -> None:
+            if self.smp_taker is taker:
+                self.smp_taker = None
+
+        return leave
 
     def accepts_pkey(self, pkey: int) -> bool:
         """Whether a packet with this P_Key may enter (IBA 10.9.3)."""
