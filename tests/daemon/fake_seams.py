@@ -270,6 +270,11 @@ class FakePathManager:
         self.failed.add(device)
         self.hint()
 
+    async def hold_path(self, device: str) -> None:
+        self.calls.append((asyncio.get_running_loop().time(), "hold", device))
+        self.failed.add(device)
+        self.hint()
+
     async def reinstate_path(self, device: str) -> None:
         self.calls.append((asyncio.get_running_loop().time(), "reinstate", device))
         self.failed.discard(device)

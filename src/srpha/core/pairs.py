@@ -30,6 +30,8 @@ class PairStatus(Enum):
     """A connection that is not ours stands where ours would."""
     UNREACHABLE = "unreachable"
     """No path from this local port: no shared partition, no route, or not known yet."""
+    DRAINED = "drained"
+    """The local port is drained for maintenance: there is no login until it is resumed."""
     PORT_DOWN = "port-down"
     TARGET_SILENT = "target-silent"
     TARGET_LEFT = "target-left"

@@ -79,6 +79,8 @@ class LocalPort:
     identity: PortIdentity
     trouble: str
     link_trouble: str = ""
+    drained: bool = False
+    """No new login from it until it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,8 @@ def _judge_static(
         standing = _connected(best, static.target, _NAMED, host in ours)
     elif attempt.under_way:
         standing = PairStatus.CONNECTING, "a login is under way"
+    elif port.drained:
+        standing = PairStatus.DRAINED, _drained(port)
     elif port.link_trouble:
         standing = PairStatus.PORT_DOWN, f"{port.identity.name}: {port.link_trouble}"
     elif attempt.next_at > now:
@@ -289,6 +293,8 @@ def _unconnected(
     name = port.identity.name
     if attempt.under_way:
         return PairStatus.CONNECTING, "a login is under way"
+    if port.drained:
+        return PairStatus.DRAINED, _drained(port)
     if port.trouble:
         return PairStatus.PORT_DOWN, f"{name}: {port.trouble}"
     if status.standing is Standing.GONE:
@@ -304,6 +310,11 @@ def _unconnected(
     if attempt.next_at > now:
         return PairStatus.BACKING_OFF, attempt.reason
     return PairStatus.DUE, attempt.reason or verdict.reason
+
+
+def _drained(port: LocalPort) -> str:
+    name = port.identity.name
+    return f"{name} is drained; 'srpha resume {name}' ends that"
 
 
 def _line(target: TargetPort, options: Mapping[str, int], policy: Policy) -> str:

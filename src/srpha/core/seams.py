@@ -329,7 +329,14 @@ class PathManager(Protocol):
         ...
 
     async def fail_path(self, device: str) -> None:
-        """Take a path (``sda``) out of use at once. Raises :class:`PathManagerError`."""
+        """Take a path (``sda``) out of use at once. Raises :class:`PathManagerError`.
+
+        Whether its checker may bring it back is the path manager's affair.
+        """
+        ...
+
+    async def hold_path(self, device: str) -> None:
+        """Take a path out of use at once and until it is reinstated. Raises :class:`PathManagerError`."""
         ...
 
     async def reinstate_path(self, device: str) -> None:

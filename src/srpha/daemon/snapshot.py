@@ -22,6 +22,8 @@ class PortStatus:
     """Why it is not usable."""
     subscribed: bool
     """The SA has taken all subscriptions to notices."""
+    drained: bool = False
+    """Held out of use until it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from srpha.core.attempts import Attempts
@@ -22,6 +22,7 @@ from srpha.core.remote_port import RemotePortState
 from srpha.core.scan_result import ScanResult, Standing
 from srpha.core.seams import Connection, Initiator, MadPort, PathManager
 from srpha.daemon.connector import Login, LoginOutcome
+from srpha.daemon.drains import DrainReport, Drains
 from srpha.daemon.guard import Guard
 from srpha.daemon.host_reader import HostReader
 from srpha.daemon.port_agent import PortAgent, PortChange
@@ -62,6 +63,7 @@ class Supervisor:
         self._attempts = Attempts(settings.back_off)
         self._judgements = Judgements(settings.policy)
         self._reader = HostReader(initiator, path_manager, events)
+        self._drains = Drains(initiator, path_manager, events)
         self._guard = None if path_manager is None else Guard(path_manager, events)
         self._scheduler = ScanScheduler(self._members, self._inventory, self._current, self)
         self._agents = {port.name: self._agent(port) for port in mad_ports}
@@ -109,7 +111,14 @@ class Supervisor:
         return Snapshot(
             time=self._now,
             ports=tuple(
-                PortStatus(agent.name, agent.identity, not agent.trouble, agent.trouble, agent.subscribed)
+                PortStatus(
+                    agent.name,
+                    agent.identity,
+                    not agent.trouble,
+                    agent.trouble,
+                    agent.subscribed,
+                    self._drains.holds(agent.name),
+                )
                 for agent in self._agents.values()
             ),
             targets=self._inventory.targets,
@@ -157,6 +166,34 @@ class Supervisor:
         self._inventory.probe_delays(settings.probe_interval, settings.scan_interval)
         self._stale.set()
         self._stir.set()
+
+    @property
+    def drained(self) -> Mapping[str, Collection[str]]:
+        """Drained ports, and the maps that were named to be left without a path for each."""
+        return self._drains.drained
+
+    def restore_drains(self, drained: Mapping[str, Collection[str]]) -> None:
+        """Have these ports drained, as a daemon before this one had."""
+        self._drains.restore(drained)
+
+    async def drain(self, port: str, force: Collection[str] = ()) -> DrainReport:
+        """Move I/O away from a local port and log in from it no more, until :meth:`resume`.
+
+        ``force`` names maps that may lose their last path by it. Raises
+        :class:`~srpha.daemon.drains.DrainRefusedError`.
+        """
+        report = await self._drains.drain(port, self._agents, force)
+        self._stale.set()
+        self._stir.set()
+        return report
+
+    async def resume(self, port: str) -> DrainReport:
+        """Use a drained port again. Raises :class:`~srpha.daemon.drains.DrainRefusedError`."""
+        report = await self._drains.resume(port)
+        self._attempts.hasten(lambda key: key.local_port == port)
+        self._stale.set()
+        self._stir.set()
+        return report
 
     # --- what scans say (ScanListener) ---
 
@@ -339,7 +376,12 @@ class Supervisor:
         """The plan for now; the one before while nothing has changed that it depends on."""
         served = set(self._initiator.ports())
         ports = tuple(
-            LocalPort(agent.identity, agent.trouble or unserved, agent.link_trouble or unserved)
+            LocalPort(
+                agent.identity,
+                agent.trouble or unserved,
+                agent.link_trouble or unserved,
+                self._drains.holds(agent.name),
+            )
             for agent in self._agents.values()
             if agent.identity is not None
             for unserved in ["" if agent.name in served else "no SRP initiator serves it"]
@@ -369,7 +411,9 @@ class Supervisor:
         """Whether a login that waited for its turn makes sense now."""
         status = self._inventory.target(key.dgid.guid)
         agent = self._agents.get(key.local_port)
-        if agent is None or any(key.names(item) for item in self._reader.connections or ()):
+        if agent is None or self._drains.holds(key.local_port):
+            return False
+        if any(key.names(item) for item in self._reader.connections or ()):
             return False
         if any(pair.static and pair.key == key for pair in self._plan.pairs):
             return not agent.link_trouble
@@ -413,6 +457,8 @@ class Supervisor:
             suspects, healthy = self._suspicions()
             if await self._guard.act(self._reader.maps or (), suspects, healthy):
                 self._stale.set()
+        if known and maps_known and await self._drains.act(self._reader.maps or (), self._reader.connections or ()):
+            self._stale.set()
 
     def _settle(self, fresh: tuple[Connection, ...], outcomes: Sequence[LoginOutcome]) -> Collection[int]:
         """Close logins that ended, adopt what is as we would have made it; hosts that need no event of their own."""
@@ -499,7 +545,7 @@ class Supervisor:
             elif item.removing or item.state is not RemotePortState.RUNNING:
                 state = "being removed" if item.removing else item.state.value
                 suspects[item.host] = f"host{item.host} is {state}"
-            elif status is None or status.standing is Standing.FOUND:
+            elif (status is None or status.standing is Standing.FOUND) and not self._drains.holds(item.local_port):
                 healthy.add(item.host)
         return suspects, healthy
 

@@ -67,6 +67,10 @@ class MultipathManager:
         """Take ``sda`` out of use. multipathd also stops checking it, so that it stays out until reinstated."""
         await self._act("fail", device)
 
+    async def hold_path(self, device: str) -> None:
+        """The same: multipathd knows no other way."""
+        await self.fail_path(device)
+
     async def reinstate_path(self, device: str) -> None:
         """Offer ``sda`` again; multipathd checks it from now on, and fails it again when it does not answer."""
         await self._act("reinstate", device)

@@ -300,6 +300,25 @@ async def test_fail_and_reinstate_by_name() -> None:
                 await call("sdz")
 
 
+async def test_a_held_path_stays_out_until_it_is_reinstated() -> None:
+    async with bench(polling_interval=5.0, max_polling_interval=5.0) as world:
+        a = world.path(1)
+        world.path(2)
+        await asyncio.sleep(1)
+        await world.manager.hold_path("sda")
+        await asyncio.sleep(30)
+        assert world.paths_in_use() == ["sdb"]
+        a.set_state(DeviceState.BLOCKED)
+        await asyncio.sleep(1)
+        a.set_state(DeviceState.RUNNING)
+        await asyncio.sleep(30)
+        assert world.paths_in_use() == ["sdb"]
+        await world.manager.reinstate_path("sda")
+        assert world.paths_in_use() == ["sda", "sdb"]
+        with pytest.raises(PathManagerError, match="sdz"):
+            await world.manager.hold_path("sdz")
+
+
 async def test_a_removed_device_ends_waiting_for_it() -> None:
     async with bench() as world:
         a = world.path(1)

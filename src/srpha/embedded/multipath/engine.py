@@ -48,6 +48,8 @@ class _Attachment:
     unwatch: Unwatch
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
     """Who waits for the result of a check."""
+    held: bool = False
+    """Out of use until it is reinstated, whatever its checker finds."""
 
 
 class EmbeddedPathManager:
@@ -160,9 +162,15 @@ class EmbeddedPathManager:
         item.checker.soon()
         self._after(item.map)
 
+    async def hold_path(self, device: str) -> None:
+        """Take a path out of use at once and keep it out until it is reinstated."""
+        self._named(device).held = True
+        await self.fail_path(device)
+
     async def reinstate_path(self, device: str) -> None:
         """Check a path now and take it into use; PathManagerError with the reason when the check refuses."""
         item = self._named(device)
+        item.held = False
         if item.path.usable:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -300,8 +308,8 @@ class EmbeddedPathManager:
             self._admit(item, check.identity, news=check.identity.blocks != path.identity.blocks)
         if check.priority is not None:
             state.set_priority(path, check.priority, self._now())
-        if path.usable or path.kept_out or not path.running:
-            if path.kept_out:
+        if path.usable or path.kept_out or item.held or not path.running:
+            if path.kept_out or item.held:
                 path.pending = False
             return
         if check.verified:
