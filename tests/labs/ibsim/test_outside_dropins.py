@@ -179,18 +179,21 @@ def test_same_idea_of_what_is_connected(fabric: Fabric, targets: Targets, tmp_pa
     assert theirs[1].splitlines() == [first, *rest]
 
 
-def test_ours_keeps_theirs_from_its_port(fabric: Fabric, targets: Targets) -> None:
+@pytest.mark.parametrize("holder", ["ours", "theirs"])
+def test_each_keeps_the_other_from_its_port(fabric: Fabric, targets: Targets, holder: str) -> None:
     if not os.access("/run", os.W_OK):
         pytest.skip("the lock files of srp_daemon need a writable /run")
     words = ["-c", "-j", f"{DEVICE}:1"]
+    command = srpha("srp-daemon", *words) if holder == "ours" else ["srp_daemon", *words]
     try:
-        with fabric.start([HOST], srpha("srp-daemon", *words)) as holder:
+        with fabric.start([HOST], command) as process:
             wait_for("the lock", lambda: _locked(LOCK))
             theirs, ours = both(fabric, "srp_daemon", *words)
-            holder.terminate()
-            holder.communicate(timeout=30)
+            process.terminate()
+            process.communicate(timeout=60)
         assert (theirs, ours) == ((1, ""), (1, ""))
-        assert holder.returncode == -signal.SIGTERM
+        if holder == "ours":
+            assert process.returncode == -signal.SIGTERM
     finally:
         LOCK.unlink(missing_ok=True)
 
