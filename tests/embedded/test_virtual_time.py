@@ -410,3 +410,44 @@ class TestLimit:
                 await asyncio.sleep(delay)
 
         run_virtual(main())
+
+
+def test_timer_never_fires_early() -> None:
+    """Two deadlines closer than asyncio's clock resolution fire in one turn, each at its own time."""
+    first, second = 64.24, math.nextafter(64.24, 65)
+    seen: list[float] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(first, lambda: seen.append(loop.time()))
+        loop.call_at(second, lambda: seen.append(loop.time()))
+        await asyncio.sleep(65)
+
+    run_virtual(run())
+    assert seen == [first, second]
+
+
+def test_deadline_that_is_judged_by_the_clock_is_reached() -> None:
+    """What looks at the clock when its timer fires, and else arms it again, does not spin while others keep busy."""
+    deadline = math.nextafter(1.0, 2)
+    turns = 0
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+
+        def expire() -> None:
+            nonlocal turns
+            turns += 1
+            if loop.time() >= deadline:
+                over.set()
+            else:
+                loop.call_at(deadline, expire)
+                loop.call_soon(lambda: None)
+
+        loop.call_at(1.0, lambda: None)
+        loop.call_at(deadline, expire)
+        await over.wait()
+
+    run_virtual(run())
+    assert turns == 1

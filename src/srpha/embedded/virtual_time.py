@@ -4,6 +4,7 @@ The embedded world and the tests run on :class:`VirtualTimeLoop`, so that an hou
 two runs with the same seed are the same run. The rules of such a loop:
 
 * ``time()`` starts at 0.0 and moves only when no callback is ready; it then stands exactly at the next deadline.
+* A timer never fires before its deadline, not even by the rounding that a real loop allows itself.
 * Callbacks run in the order they were scheduled in; timers of one deadline run in the order they were armed in.
 * Nothing outside the process takes part. A real file descriptor, thread, signal or child process cannot be ordered
   against a clock that jumps, so asking the loop for one raises :class:`RealWorldError` and changes nothing.
@@ -119,6 +120,12 @@ class _Clock(selectors.BaseSelector):
             )
         return []
 
+    def reach(self, when: float) -> None:
+        """Stand at ``when`` or later."""
+        if when > self.now:
+            self.now = when
+            self._turns = 0
+
     def _advance(self, target: float) -> None:
         """Go to ``target``, or to the armed deadline that it misses by the rounding of ``now + (deadline - now)``."""
         rounding = max(_SAME_INSTANT, 2 * math.ulp(target))
@@ -131,9 +138,7 @@ class _Clock(selectors.BaseSelector):
             raise OverrunError(
                 f"the run would go on to {target:.9g} s, its limit is {limit:.9g} s; waiting: {self._waiting()}"
             )
-        if target > self.now:
-            self.now = target
-            self._turns = 0
+        self.reach(target)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -184,7 +189,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             raise ValueError(f"a deadline is a finite number of seconds, got {when!r}")
         self._armed += 1
         self._clock.arm(when)
-        return super().call_at(_Deadline(when, self._armed), callback, *args, context=context)
+        return super().call_at(_Deadline(when, self._armed), self._fire, float(when), callback, *args, context=context)
+
+    def _fire(self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts) -> None:
+        """Run a timer's callback, never before its deadline.
+
+        asyncio fires together what is due within its clock's resolution. A callback that finds its deadline not reached
+        by a rounding error would arm it again, and again at once, in an instant that never ends.
+        """
+        self._clock.reach(when)
+        callback(*args)
 
     def call_soon_threadsafe(
         self,
