@@ -231,8 +231,10 @@ class IbsimServer:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
                 try:
                     probe.connect(client_data_name(self.base, program.identifier))
-                except OSError:
+                except ConnectionRefusedError:
                     self._detach(program)
+                except PermissionError:
+                    continue  # it is there, and listens to our other socket only
 
     def _detach(self, program: _Program) -> None:
         if self._programs.get(program.number) is program:
