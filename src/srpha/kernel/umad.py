@@ -244,7 +244,7 @@ class UmadPort:
 
     async def _look(self, *, full: bool) -> None:
         """Read the identity and open the device if it can be; hint when something is different."""
-        before, why_before, session_before = self._identity, self._why_gone, self._session
+        before, why_before = self._identity, self._why_gone
         known = None if full else before
         try:
             identity = await self._offload(lambda: self._files.identity(known))
@@ -261,8 +261,7 @@ class UmadPort:
             trouble = _cannot_send(self._identity)
             if trouble and self._session is not None:
                 self._fail(self._session, f"{self._name}: {trouble}")
-        reopened = self._session is not None and self._session is not session_before
-        if before != self._identity or why_before != self._why_gone or reopened:
+        if before != self._identity or why_before != self._why_gone:
             self._hint()
 
     def _tend(self, *, full: bool) -> None:
