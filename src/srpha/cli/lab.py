@@ -13,12 +13,13 @@ import typer
 from srpha.operate.client import SOCKET_VARIABLE, ControlClient, ControlError, Json, default_socket
 
 
-def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: Path | None) -> int:
+def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, ibsim: str | None, socket: Path | None) -> int:
     """Run a lab in the foreground; 0 when stopped, 2 when it cannot start."""
     from rich.console import Console  # noqa: PLC0415
 
     from srpha.cli.render import event_line  # noqa: PLC0415
     from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world  # noqa: PLC0415
+    from srpha.embedded.fabric.ibsim_server import IbsimServerError  # noqa: PLC0415
     from srpha.embedded.fabric.worldspec import WorldSpecError  # noqa: PLC0415
     from srpha.embedded.nbd.server import NbdServer, NbdServerError  # noqa: PLC0415
     from srpha.lab.keep import keep_lab  # noqa: PLC0415
@@ -35,6 +36,8 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: P
         console.print(f"{lab.spec.source} runs: hosts {hosts}; {count} targets; control socket {path}", soft_wrap=True)
         for server in disks:
             console.print(f"its maps over NBD: {server.uri('mpatha')}", soft_wrap=True)
+        if ibsim is not None:
+            console.print(f"its fabric to programs under an ibsim preload: IBSIM_SOCKNAME={ibsim}", soft_wrap=True)
         if load:
             console.print("verified I/O runs on all maps; with --no-load they are yours to write on")
         console.print(
@@ -52,8 +55,8 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, socket: P
             timer_floor=1e-3,
             load=WorkloadSettings(workers=1, mean_pause=0.02) if load else None,
         )
-        asyncio.run(keep_lab(choose_world(file), settings, path, started))
-    except (ChoiceError, WorldSpecError, ControlError, NbdServerError) as error:
+        asyncio.run(keep_lab(choose_world(file), settings, path, started, ibsim=ibsim))
+    except (ChoiceError, WorldSpecError, ControlError, NbdServerError, IbsimServerError) as error:
         typer.echo(f"srpha lab up: {error}", err=True)
         return 2
     except KeyboardInterrupt:

@@ -69,12 +69,16 @@ def up(
     recovery: Annotated[str, typer.Option(help="ofed or kernel.")] = "kernel",
     seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 1,
     load: Annotated[bool, typer.Option(help="Run verified I/O on every multipath device.")] = True,
+    ibsim: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Let programs attach to its nodes over ibsim's sockets of this name."),
+    ] = None,
     socket: SocketOption = None,
 ) -> None:
     """Start a world and keep it running until interrupted or until 'srpha lab down'."""
     from srpha.cli.lab import lab_up  # noqa: PLC0415
 
-    raise typer.Exit(lab_up(file=file, recovery=recovery, seed=seed, load=load, socket=socket))
+    raise typer.Exit(lab_up(file=file, recovery=recovery, seed=seed, load=load, ibsim=ibsim, socket=socket))
 
 
 @lab.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from srpha.embedded.fabric.faults import FAULT_USAGE, format_fault, parse_fault
+from srpha.embedded.fabric.ibsim_server import IbsimServer
 from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.nbd.export import exports_of
 from srpha.embedded.nbd.server import NbdServer
@@ -60,12 +61,18 @@ class KeptLab:
 
 
 async def keep_lab(
-    spec: WorldSpec, settings: LabSettings, path: Path, started: Callable[[Lab, tuple[NbdServer, ...]], None]
+    spec: WorldSpec,
+    settings: LabSettings,
+    path: Path,
+    started: Callable[[Lab, tuple[NbdServer, ...]], None],
+    *,
+    ibsim: str | None = None,
 ) -> None:
     """Run a lab, its control socket and beside it one NBD socket per host, ``HOST.nbd``, until stopped or cancelled.
 
-    ``started`` is called once all are there. Raises :class:`~srpha.operate.client.ControlError` or
-    :class:`~srpha.embedded.nbd.server.NbdServerError` when a socket cannot be had.
+    ``ibsim`` names the sockets by which programs attach to the fabric. ``started`` is called once all are there. Raises
+    :class:`~srpha.operate.client.ControlError`, :class:`~srpha.embedded.nbd.server.NbdServerError` or
+    :class:`~srpha.embedded.fabric.ibsim_server.IbsimServerError` when a socket cannot be had.
     """
     with ExitStack() as stack:
         listener = stack.enter_context(listening(path))
@@ -74,10 +81,17 @@ async def keep_lab(
         for server in disks:
             stack.callback(server.close)
             server.open()
+        fabric: IbsimServer | None = None
+        if ibsim is not None:
+            fabric = IbsimServer(lab.world.fabric, lab.world.general_services, ibsim)
+            stack.callback(fabric.close)
+            fabric.open()
         kept = KeptLab(lab)
         app = control_app({name: host.supervisor for name, host in lab.hosts.items()}, lab.log, kept)
         async with asyncio.TaskGroup() as group:
             serving = [group.create_task(server.run()) for server in disks]
+            if fabric is not None:
+                serving.append(group.create_task(fabric.run()))
             serving.append(group.create_task(serve_control(app, listener)))
             running = group.create_task(lab.run())
             started(lab, disks)
