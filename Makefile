@@ -33,6 +33,7 @@ bench: $(VENV)/.stamp-dev ## measure, and write bench-results/
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.stamp-docs ## build the HTML and man pages into docs/_build
+	@$(BIN)/python -m tools.reference
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@$(BIN)/python -m sphinx -q -W --keep-going -b man docs docs/_build/man
 

@@ -16,6 +16,8 @@ nitpicky = True
 html_theme = "furo"
 html_title = f"srpha {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["srpha.css"]
 
 # (source without suffix, name of the page, description, authors, section); keep the pages listed in reference/index.md
 man_pages = [
