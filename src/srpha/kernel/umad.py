@@ -291,7 +291,8 @@ class UmadPort:
         try:
             device = UmadDevice(self._open_device(found.node))
         except OSError as error:
-            advice = "; run as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
+            denied = error.errno in (errno.EACCES, errno.EPERM)
+            advice = "; run as root, in the network namespace that the device is in" if denied else ""
             raise MadPortGoneError(f"{self._name}: cannot open {found.node}: {error.strerror}{advice}") from error
         try:
             session = self._register(device)

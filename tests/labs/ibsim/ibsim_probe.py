@@ -1,7 +1,8 @@
 """Runs the daemon's parts over all user MAD devices of this host, and tells what they see, a line of JSON each.
 
-Started by the lab under the umad shim. Commands come line by line on stdin: ``scan``; at its end the program ends.
-``--subscribe`` subscribes to notices, ``--mute`` leaves them unanswered, ``--brisk`` waits for the SA half a second.
+Started by the lab under the umad shim. Commands come line by line on stdin: ``scan``, or ``burst`` for several hundred
+questions at once; at its end the program ends. ``--subscribe`` subscribes to notices, ``--mute`` leaves them
+unanswered, ``--brisk`` waits for the SA half a second.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Mapping
 
 from srpha.core.add_target import format_target_line
+from srpha.core.sa_questions import SaQuestions, read_one
 from srpha.core.scan_result import ScanResult, Standing
 from srpha.core.scan_settings import ScanSettings
 from srpha.core.seams import MadPort, MadPortGoneError
@@ -20,6 +22,7 @@ from srpha.daemon.settings import Settings
 from srpha.daemon.subscriptions import Subscriptions
 from srpha.kernel.umad import UmadPort, umad_ports
 from srpha.wire.notice import CapabilityTrap144, GidTrap, Trap
+from srpha.wire.sa import NodeRecord
 
 
 def tell(kind: str, **values: object) -> None:
@@ -87,6 +90,23 @@ async def scan(ports: tuple[UmadPort, ...], settings: Settings) -> None:
     tell("scanned", subnets=len(subnets(members)))
 
 
+async def burst(port: UmadPort, settings: Settings) -> None:
+    """Ask for the node at every LID up to 500 at once, and tell which answers name the LID asked for."""
+    questions = SaQuestions(port.identity(), settings.scan)
+
+    async def node_at(lid: int) -> object:
+        ask = questions.node_by_lid(lid)
+        record = read_one(await port.transact(ask.address, ask.mad, timeout=5.0, retries=2), NodeRecord)
+        return record.lid if isinstance(record, NodeRecord) else record
+
+    answers = await asyncio.gather(*(node_at(lid) for lid in range(1, 501)))
+    tell(
+        "burst",
+        right=[lid for lid, answer in enumerate(answers, 1) if answer == lid],
+        absent=sum(answer is None for answer in answers),
+    )
+
+
 async def main() -> None:
     settings = Settings(scan=ScanSettings(sa_timeout=0.5, sa_retries=0)) if "--brisk" in sys.argv else Settings()
     ports = umad_ports()
@@ -107,6 +127,8 @@ async def main() -> None:
         while command := (await stdin.readline()).decode().strip():
             if command == "scan":
                 await scan(ports, settings)
+            if command == "burst":
+                await burst(ports[0], settings)
         for task in tasks:
             task.cancel()
 

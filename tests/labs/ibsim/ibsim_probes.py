@@ -83,11 +83,15 @@ class Probe:
             return True
         return False
 
+    def tell(self, command: str) -> None:
+        """Give the probe a command."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+
     def scan(self) -> list[Message]:
         """Scan all subnets now."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("scan\n")
-        self._process.stdin.flush()
+        self.tell("scan")
         found = []
         while (message := self._messages.get(timeout=60)) is not None:
             if message["kind"] == "scan":

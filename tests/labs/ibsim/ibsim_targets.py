@@ -54,6 +54,7 @@ class _Node:
         self.client = client
         self.agent = DeviceManagementAgent(self, IoUnit(iocs(client.node_guid), TargetLimits()))
         self.asked: list[bytes] = []
+        self.loses_first_tries = False
         self._handlers: dict[int, Callable[[ReceivedMad], None]] = {}
         self.agent.start()
 
@@ -70,7 +71,10 @@ class _Node:
         while (datagram := self.client.receive()) is not None:
             handler = self._handlers.get(datagram.mad[1])
             if handler is not None and not datagram.status and not datagram.mad[3] & 0x80:
+                again = any(mad[8:16] == datagram.mad[8:16] for mad in self.asked)
                 self.asked.append(datagram.mad)
+                if self.loses_first_tries and not again:
+                    continue
                 handler(ReceivedMad(MadAddress(lid=datagram.slid, qpn=datagram.sqp), datagram.mad))
 
 
@@ -92,9 +96,9 @@ class Targets:
         """An agent that takes requests and says nothing, as a host that has crashed while its link stays up."""
         self._nodes[name].agent.silent = silent
 
-    def asked(self, name: str) -> int:
-        """How many requests came."""
-        return len(self._nodes[name].asked)
+    def lose_first_tries(self, name: str, lose: bool = True) -> None:
+        """A way to the agent on which the first datagram of each transaction is lost."""
+        self._nodes[name].loses_first_tries = lose
 
     def node_guid(self, name: str) -> int:
         return self._nodes[name].client.node_guid

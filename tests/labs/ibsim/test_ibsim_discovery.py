@@ -109,6 +109,38 @@ class TestTables:
         assert list(long["lines"]) == ["ibx506b4b0300c8c0fa_with_a_long_name/1"]
 
 
+def test_five_hundred_questions_in_flight_on_one_descriptor(subnet: Subnet) -> None:
+    """Each gets its own answer; LIDs that are not in use are those without one."""
+    with Probe(subnet.fabric, ["host1"]) as probe:
+        probe.ready()
+        probe.tell("burst")
+        told = probe.wait("burst", seconds=60.0)
+    assert told["right"] == list(range(1, 10))  # two switches, two hosts, five targets
+    assert told["absent"] == 491
+
+
+class TestLoss:
+    OPTIONS = ("-f", "/dev/null", "-o", "-c", "-a", "-t", "200")
+
+    def test_retries_reach_a_target_that_loses_every_first_try(self, subnet: Subnet) -> None:
+        subnet.targets.lose_first_tries("t2")
+        try:
+            lines = subnet.fabric.lines(["host1"], srpha("srp-daemon", *self.OPTIONS))
+        finally:
+            subnet.targets.lose_first_tries("t2", False)
+        assert sorted(guid_of(line) for line in lines) == subnet.guids
+
+    @pytest.mark.outside("srp_daemon")
+    def test_planted_without_retries_it_is_lost(self, subnet: Subnet) -> None:
+        """The original has none, whatever -r says (facts: srp A.9)."""
+        subnet.targets.lose_first_tries("t2")
+        try:
+            lines = subnet.fabric.lines(["host1"], ["srp_daemon", *self.OPTIONS, "-r", "5"])
+        finally:
+            subnet.targets.lose_first_tries("t2", False)
+        assert f"{subnet.targets.node_guid('t2') + 1:016x}" not in [guid_of(line) for line in lines]
+
+
 class TestSilence:
     @pytest.mark.parametrize("silent", TARGETS)
     def test_one_silent_target_never_hides_a_healthy_one(self, subnet: Subnet, silent: str) -> None:
