@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from srpha.core.hints import Hints
 from srpha.core.seams import (
     LinkLayer,
     LinkState,
@@ -64,7 +65,6 @@ _GONE: Final = (errno.EIO, errno.ENODEV, errno.EPIPE, errno.ENXIO, errno.EBADF)
 """What a device that is gone or going answers to reads, writes and registrations."""
 
 _T = TypeVar("_T")
-_L = TypeVar("_L")
 
 
 class Offload(Protocol):
@@ -136,7 +136,7 @@ class UmadPort:
         self._stir = asyncio.Event()
         self._full_look = False
         self._reopen_at = -math.inf
-        self._hints: list[Callable[[], None]] = []
+        self._hints = Hints()
         self._receivers: list[Callable[[ReceivedMad], None]] = []
 
     @property
@@ -204,11 +204,17 @@ class UmadPort:
 
     def watch_reports(self, receiver: Callable[[ReceivedMad], None]) -> Unwatch:
         """See :class:`srpha.core.seams.MadPort`."""
-        return _join(self._receivers, receiver)
+        self._receivers.append(receiver)
+
+        def leave() -> None:
+            if receiver in self._receivers:
+                self._receivers.remove(receiver)
+
+        return leave
 
     def watch(self, hint: Callable[[], None]) -> Unwatch:
         """See :class:`srpha.core.seams.MadPort`. Hints come while :meth:`run` works."""
-        return _join(self._hints, hint)
+        return self._hints.add(hint)
 
     def stir(self) -> None:
         """Something may have changed (a uevent, a notice): look at everything soon."""
@@ -262,7 +268,7 @@ class UmadPort:
             if trouble and self._session is not None:
                 self._fail(self._session, f"{self._name}: {trouble}")
         if before != self._identity or why_before != self._why_gone:
-            self._hint()
+            self._hints.ring()
 
     def _tend(self, *, full: bool) -> None:
         """Have the device open, and with it the port's reports once whoever had them leaves."""
@@ -410,7 +416,7 @@ class UmadPort:
             # a device on its way out can be opened and fails again at once
             self._reopen_at = asyncio.get_running_loop().time() + self._poll_interval / 2
             self.stir()
-            self._hint()
+            self._hints.ring()
 
     def _end(self, session: _Session, reason: str) -> None:
         self._session = None
@@ -421,10 +427,6 @@ class UmadPort:
         for transaction in session.transactions.values():
             if not transaction.done.done():
                 transaction.done.set_result(reason)
-
-    def _hint(self) -> None:
-        for hint in tuple(self._hints):
-            hint()
 
 
 def umad_ports(sysfs: Path = SYSFS, dev: Path = DEV) -> tuple[UmadPort, ...]:
@@ -443,13 +445,3 @@ def _cannot_send(identity: PortIdentity) -> str:
 
 def _where(address: MadAddress) -> str:
     return f"LID {address.lid}" if address.gid is None else f"GID {address.gid}"
-
-
-def _join(listeners: list[_L], listener: _L) -> Unwatch:
-    listeners.append(listener)
-
-    def leave() -> None:
-        if listener in listeners:
-            listeners.remove(listener)
-
-    return leave
