@@ -7,18 +7,29 @@ import itertools
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ibsim_fabric import HERE, USUAL, Flags
 
+from srpha.embedded.fabric.faults import SmLoss
 from srpha.embedded.fabric.ibsim_server import DEFAULT_LIMIT, IbsimServer
 from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.world import World, WorldSettings
 
 _numbers = itertools.count()
+
+
+async def wait_for(what: str, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait in real time: the programs waited for know no other."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 - outside programs set no event
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"waited {seconds} s for {what}") from None
 
 
 @dataclass(frozen=True)
@@ -108,18 +119,23 @@ async def embedded_subnet(
     folder: Path,
     *,
     limit: int = DEFAULT_LIMIT,
+    managed: bool = True,
     settings: WorldSettings | None = None,
 ) -> AsyncIterator[Subnet]:
-    """A world that is up, with every target that is not late registered at the SA."""
+    """A world that is up and whose SA knows every target that is not late; or, not ``managed``, without a manager."""
     world = World(spec, random.Random(1), settings or WorldSettings(timer_floor=1e-3))
     base = f"srphae{os.getpid()}n{next(_numbers)}"
     server = IbsimServer(world.fabric, world.general_services, base, limit=limit)
     server.open()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(world.run()), group.create_task(server.run())]
-        await world.ready()
-        assert world.subnet_manager is not None
-        await world.subnet_manager.sweep()
+        if managed:
+            await world.ready()
+            assert world.subnet_manager is not None
+            await world.subnet_manager.sweep()
+        else:
+            await asyncio.sleep(0)  # the world has begun, its manager has sent nothing yet
+            world.faults.apply(SmLoss())
         try:
             yield Subnet(world, server, shims, folder)
         finally:
