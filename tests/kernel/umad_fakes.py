@@ -10,10 +10,16 @@ import errno
 import os
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+from srpha.core.seams import MadAddress
+from srpha.kernel.umad import UmadPort
+from srpha.wire.mad import Method
+from srpha.wire.sa import SaAttribute, sa_request
 
 T = TypeVar("T")
 
@@ -263,3 +269,30 @@ class FakeDescriptor:
         for timer in self.in_flight.values():
             timer.cancel()
         self.in_flight.clear()
+
+
+SM = MadAddress(lid=1)
+QUESTION = sa_request(Method.GET_TABLE, SaAttribute.NODE_RECORD, transaction_id=0xDEAD)
+REPORT = sa_request(Method.REPORT, SaAttribute.NOTICE, transaction_id=0x1122334455667788)
+
+
+def port_over(root: Path, kernel: Kernel, device: str = "mlx5_0", port: int = 1) -> UmadPort:
+    """A port whose sysfs is ``root`` and whose kernel is ``kernel``."""
+    return UmadPort(device, port, sysfs=root, open_device=kernel.open, offload=inline)
+
+
+@asynccontextmanager
+async def running(port: UmadPort) -> AsyncIterator[None]:
+    """The port with its upkeep, first look done."""
+    task = asyncio.create_task(port.run())
+    await asyncio.sleep(0.1)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def ask(port: UmadPort, mad: bytes = QUESTION, timeout: float = 1.0, retries: int = 0) -> asyncio.Task[bytes]:
+    return asyncio.create_task(port.transact(SM, mad, timeout=timeout, retries=retries))

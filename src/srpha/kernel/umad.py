@@ -429,11 +429,6 @@ class UmadPort:
                 transaction.done.set_result(reason)
 
 
-def umad_ports(sysfs: Path = SYSFS, dev: Path = DEV) -> tuple[UmadPort, ...]:
-    """All local ports that have a user MAD device now, in the natural order of their names."""
-    return tuple(UmadPort(port.device, port.port, sysfs=sysfs, dev=dev) for port in find_ports(sysfs, dev))
-
-
 def _cannot_send(identity: PortIdentity) -> str:
     """Why nothing gets through now; empty when it may. Without a LID datagrams with a GRH still go, on Ethernet."""
     if identity.state is not LinkState.ACTIVE:

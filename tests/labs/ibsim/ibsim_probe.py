@@ -20,7 +20,8 @@ from srpha.core.seams import MadPort, MadPortGoneError
 from srpha.daemon.scanner import Member, scan_subnet, subnets, trouble_of
 from srpha.daemon.settings import Settings
 from srpha.daemon.subscriptions import Subscriptions
-from srpha.kernel.umad import UmadPort, umad_ports
+from srpha.kernel.ports import find_ports
+from srpha.kernel.umad import UmadPort
 from srpha.wire.notice import CapabilityTrap144, GidTrap, Trap
 from srpha.wire.sa import NodeRecord
 
@@ -109,7 +110,7 @@ async def burst(port: UmadPort, settings: Settings) -> None:
 
 async def main() -> None:
     settings = Settings(scan=ScanSettings(sa_timeout=0.5, sa_retries=0)) if "--brisk" in sys.argv else Settings()
-    ports = umad_ports()
+    ports = tuple(UmadPort(port.device, port.port) for port in find_ports())
     loop = asyncio.get_running_loop()
     stdin = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
