@@ -25,6 +25,11 @@ SocketOption = Annotated[
     Path | None, typer.Option("--socket", help="Control socket of the lab or daemon.", envvar="SRPHA_SOCKET")
 ]
 
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration file; default: /etc/srpha/srpha.toml.")
+]
+HostOption = Annotated[str | None, typer.Option(help="Host of a lab that has several.")]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -125,6 +130,82 @@ def paths(json: JsonOption = False, socket: SocketOption = None) -> None:
     from srpha.cli.show import show_paths  # noqa: PLC0415
 
     raise typer.Exit(show_paths(as_json=json, socket=socket))
+
+
+@app.command()
+def daemon(
+    config: ConfigOption = None,
+    socket: Annotated[
+        Path | None, typer.Option("--socket", help="Control socket; default: as the configuration says.")
+    ] = None,
+    log: Annotated[str | None, typer.Option(help="auto, console, json or journal; default: as configured.")] = None,
+) -> None:
+    """Keep this host's SRP storage connected, in the foreground; connections stay when it ends."""
+    from srpha.cli.daemon import run_daemon  # noqa: PLC0415
+
+    raise typer.Exit(run_daemon(config=config, socket=socket, log_format=log))
+
+
+@app.command()
+def plan(
+    json: JsonOption = False,
+    socket: SocketOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Look for yourself, without a daemon.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """What is desired, what is, and for each target and port why. Exit 1 when something desired is not there."""
+    from srpha.cli.control import show_plan  # noqa: PLC0415
+
+    raise typer.Exit(show_plan(as_json=json, socket=socket, once=once, config=config))
+
+
+@app.command()
+def reload(json: JsonOption = False, socket: SocketOption = None) -> None:
+    """Have the daemon read its configuration again; a wrong one leaves the one in force and exits 1."""
+    from srpha.cli.control import ask_reload  # noqa: PLC0415
+
+    raise typer.Exit(ask_reload(socket, as_json=json))
+
+
+@app.command()
+def drain(
+    port: Annotated[str, typer.Argument(help="For example mlx5_0/1.")],
+    force: Annotated[
+        list[str] | None, typer.Option(help="A map that may lose its last path by it; may be repeated.")
+    ] = None,
+    host: HostOption = None,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> None:
+    """Move I/O away from a local port before maintenance, and log in from it no more; exit 1 when refused."""
+    from srpha.cli.control import ask_drain  # noqa: PLC0415
+
+    raise typer.Exit(ask_drain(port, force or [], host, socket, as_json=json))
+
+
+@app.command()
+def resume(
+    port: Annotated[str, typer.Argument(help="For example mlx5_0/1.")],
+    host: HostOption = None,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> None:
+    """Use a drained local port again."""
+    from srpha.cli.control import ask_resume  # noqa: PLC0415
+
+    raise typer.Exit(ask_resume(port, host, socket, as_json=json))
+
+
+@app.command()
+def shutdown(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> None:
+    """Flush the daemon's maps, remove its connections and end it; exit 1 when something of it is in use."""
+    from srpha.cli.control import ask_shutdown  # noqa: PLC0415
+
+    raise typer.Exit(ask_shutdown(dry_run=dry_run, socket=socket, as_json=json))
 
 
 @app.command()

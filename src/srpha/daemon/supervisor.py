@@ -195,6 +195,11 @@ class Supervisor:
         self._stir.set()
         return report
 
+    @property
+    def ours(self) -> Collection[int]:
+        """Hosts of the connections that this daemon has made or adopted."""
+        return frozenset(self._ours)
+
     # --- what scans say (ScanListener) ---
 
     def scan_progress(self, result: ScanResult) -> None:
@@ -411,7 +416,7 @@ class Supervisor:
         """Whether a login that waited for its turn makes sense now."""
         status = self._inventory.target(key.dgid.guid)
         agent = self._agents.get(key.local_port)
-        if agent is None or self._drains.holds(key.local_port):
+        if agent is None or self._drains.holds(key.local_port) or not self._settings.connect:
             return False
         if any(key.names(item) for item in self._reader.connections or ()):
             return False

@@ -31,6 +31,10 @@ def default_socket() -> Path:
     return Path(runtime) / "srpha" / "control.sock"
 
 
+class ControlRefusedError(ControlError):
+    """It answered, and refused; the message has one line per reason."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -67,7 +71,7 @@ class ControlClient:
             raw = response.read(_ANSWER_LIMIT)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise ControlError(
-                f"nothing runs at {self.path}: start 'srpha lab up FILE' first, or name its socket with --socket"
+                f"nothing runs at {self.path}: start srpha daemon or srpha lab up first, or give --socket"
             ) from error
         except PermissionError as error:
             raise ControlError(f"{self.path}: no permission; use sudo or join the socket's group") from error
@@ -83,5 +87,5 @@ class ControlClient:
             raise ControlError(f"{self.path}: the answer to {method} {target} is not JSON") from error
         if response.status >= http.client.BAD_REQUEST:
             detail = answer.get("error") if isinstance(answer, dict) else None
-            raise ControlError(str(detail or f"{method} {target}: status {response.status}"))
+            raise ControlRefusedError(str(detail or f"{method} {target}: status {response.status}"))
         return answer
