@@ -65,7 +65,9 @@ def test_without_systemd_nothing_is_sent(environment: dict[str, str]) -> None:
 
 
 def test_a_listener_that_is_gone_or_full_does_no_harm(tmp_path: Path, systemd: socket.socket) -> None:
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "nothing")}).ready()
+    away = Notifier({"NOTIFY_SOCKET": str(tmp_path / "nothing")})
+    away.ready()
+    away.close()
     notifier = Notifier({"NOTIFY_SOCKET": systemd.getsockname()})
     for _ in range(5000):
         notifier.alive()

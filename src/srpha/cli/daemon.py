@@ -101,8 +101,8 @@ async def _run(
     log = EventLog()
     log.listen(logger)
 
-    def load(needed: Collection[Path]) -> LoadedConfig:
-        return load_config(config, needed=needed)
+    async def load(needed: Collection[Path]) -> LoadedConfig:
+        return await asyncio.to_thread(load_config, config, needed=needed)
 
     service = Service(
         made.host,

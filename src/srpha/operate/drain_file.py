@@ -23,7 +23,7 @@ def read_drains(path: Path) -> dict[str, tuple[str, ...]]:
         raise ValueError(f"{path} cannot be read: {error.strerror}; what was drained is not known") from error
     try:
         found = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not what srpha wrote; what was drained is not known") from error
     if not isinstance(found, dict) or not all(
         _PORT.fullmatch(port) and isinstance(maps, list) and all(isinstance(name, str) for name in maps)

@@ -34,8 +34,8 @@ _STATUS_POLL: Final = 5.0
 
 Say = Callable[[Severity, str], None]
 """Logs one sentence."""
-Load = Callable[[Collection[Path]], LoadedConfig]
-"""Reads the configuration; the argument are files that must be there. Raises ConfigError. Blocking."""
+Load = Callable[[Collection[Path]], Awaitable[LoadedConfig]]
+"""Reads the configuration; the argument are files that must be there. Raises ConfigError."""
 Serve = Callable[["Service"], Awaitable[None]]
 """Serves the control API until cancelled."""
 
@@ -144,7 +144,7 @@ class Service:
         async with self._reload_turn:
             self._notifier.reloading(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
             try:
-                loaded = await asyncio.to_thread(self._load, self._loaded.files)
+                loaded = await self._load(self._loaded.files)
             except ConfigError as error:
                 for problem in error.problems:
                     self._say(Severity.ERROR, problem)
