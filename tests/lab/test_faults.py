@@ -182,8 +182,8 @@ async def test_management_lost_storage_not(mode: RecoveryMode) -> None:
         hosts = {item.host for item in await stage.connections()}
         stage.fault("lose sm/1 both 1.0 mad")
         stage.host.supervisor.rescan()
-        await stage.quiet(15.0)
-        assert stage.events(EventKind.SCAN_FAILED)
+        await stage.until(lambda: bool(stage.events(EventKind.SCAN_FAILED)))
+        await stage.quiet(10.0)
         assert len(stage.usable()) == 12
         stage.fault("mend sm/1")
         await stage.quiet(15.0)

@@ -59,18 +59,18 @@ class Variant:
         flaps = tuple(rng.uniform(*rng.choice(FLAPS)) for _ in range(rng.choice((0, 1, 1, 2, 3))))
         outage = rng.uniform(*rng.choice(OUTAGES))
         workers = rng.choice((1, 2, 4))
-        # Each device gets some 60 I/Os, over a time that lets every one of them meet the outage.
-        pause = workers * (4.0 + outage) / 60
+        # Each device gets some 40 I/Os and more, over a time that lets every one of them meet the outage.
+        pause = workers * (4.0 + outage) / 40
         return cls(
             spec=replace(spec, topology=replace(spec.topology, links=links)),
             cable=PortRef.parse(cable),
             quiet=rng.uniform(0.05, 1.5),
             flaps=flaps,
-            outage=outage + 20 * pause / workers,
+            outage=outage + 15 * pause / workers,
             load=WorkloadSettings(
                 workers=workers,
                 slots_per_worker=rng.choice((1, 8, 32)),
-                io_bytes=rng.choice((512, 4096, 4096, 16384, 131072)),
+                io_bytes=rng.choice((512, 4096, 4096, 16384, 65536)),
                 read_share=rng.choice((0.0, 0.3, 0.5, 0.9)),
                 mean_pause=pause,
             ),

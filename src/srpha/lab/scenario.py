@@ -24,6 +24,11 @@ from srpha.lab.workload import IoStatistics
 from srpha.operate.client import Json
 from srpha.operate.documents import Document, path_documents
 
+_LOOK_INTERVAL = 0.25
+"""Seconds between two looks at the host when nothing seems to change."""
+_LOOK_GAP = 0.002
+"""Least seconds between two looks, so that a burst of changes costs few."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -319,15 +324,29 @@ class Scenario:
         self._maps = await self._host.below.path_manager.maps()
 
     async def _until(self, condition: Callable[[], bool]) -> bool:
+        """Look again at every hint that something changed, and now and then without one."""
+        below = self._host.below
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.settle_limit
-        while True:
-            await self._read()
-            if condition():
-                return True
-            if loop.time() >= deadline:
-                return False
-            await asyncio.sleep(0.02)
+        changed = asyncio.Event()
+        unwatches = (below.initiator.watch(changed.set), below.path_manager.watch(changed.set))
+        try:
+            while True:
+                changed.clear()
+                await self._read()
+                if condition():
+                    return True
+                if loop.time() >= deadline:
+                    return False
+                try:
+                    async with asyncio.timeout_at(min(deadline, loop.time() + _LOOK_INTERVAL)):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+                await asyncio.sleep(_LOOK_GAP)
+        finally:
+            for unwatch in unwatches:
+                unwatch()
 
     def _ports(self) -> tuple[str, ...]:
         return tuple(port.name for port in self._host.below.mad_ports)
