@@ -122,6 +122,14 @@ def test_a_process_that_has_the_map_open(tree: Tree) -> None:
     assert tree.uses("dm-0")["dm-0"] == ()
 
 
+def test_opens_that_may_not_be_counted_are_left_to_multipathd(tree: Tree) -> None:
+    def forbidden(_name: str) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    made = KernelBlockDevices(sysfs=tree.root / "sys", proc=tree.root / "proc", count_opens=forbidden)
+    assert asyncio.run(made.uses(["dm-0"])) == {"dm-0": ()}
+
+
 def test_unknown_is_not_unused(tree: Tree) -> None:
     with pytest.raises(
         PathManagerError, match=r"who uses the disks cannot be told: .* does not tell the device's number"

@@ -1,6 +1,7 @@
 """Who uses a block device: holders in sysfs, mounts and swap space in /proc, and device-mapper's own count of opens.
 
-Partitions belong to their device: what uses one uses it. Raw opens of a disk that is no map are not to be seen.
+Partitions belong to their device: what uses one uses it. Raw opens of a disk that is no map are not to be seen. Those
+of a map need CAP_SYS_ADMIN to be counted; without it they show when multipathd refuses to take the map down.
 """
 
 from __future__ import annotations
@@ -92,8 +93,14 @@ class KernelBlockDevices:
         for partition in self._sysfs.names(folder):
             if depth and partition.startswith(device) and self._sysfs.exists(f"{folder}/{partition}/partition"):
                 yield from self._of(partition, mounts, swaps, depth - 1)
-        if name is not None and not found and self._count_opens(name) > partitions:
+        if name is not None and not found and self._opens(name) > partitions:
             yield BlockUse(UseKind.OPEN)
+
+    def _opens(self, name: str) -> int:
+        try:
+            return self._count_opens(name)
+        except PermissionError:
+            return 0
 
     def _mounts(self) -> dict[str, list[str]]:
         """Mount points by ``major:minor`` and by the path of the source (proc(5), mountinfo)."""
