@@ -6,12 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import discovery, fail_over, stack_io, start_up
+from benchmarks import c_tools, discovery, fail_over, stack_io, start_up
 from benchmarks.measure import Results
 
 _ALL = {
     "start-up": start_up.measure,
     "discovery": discovery.measure,
+    "c-tools": c_tools.measure,
     "io": stack_io.measure,
     "fail-over": fail_over.measure,
 }

@@ -17,11 +17,11 @@ from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.world import World, WorldSettings
 from srpha.lab.generate import WorldShape, generate_world
 
-_TIMEOUT = 0.5
+_SETTINGS = ScanSettings(timeout=0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class ScanRun:
     seconds: float
     last_found: float
     """Seconds until the last target port that answers was found; what is found is connected at once."""
@@ -53,21 +53,22 @@ def measure(results: Results, told: Callable[[str], None], *, quick: bool) -> No
         )
 
 
-async def _scan_world(targets: int, runs: int) -> tuple[list[_Run], list[_Run]]:
+async def _scan_world(targets: int, runs: int) -> tuple[list[ScanRun], list[ScanRun]]:
     spec = WorldSpec.parse(generate_world(WorldShape(targets, unit_mib=1)))
     world = World(spec, random.Random(1), WorldSettings(timer_floor=1e-3))
     async with asyncio.TaskGroup() as group:
         running = group.create_task(world.run())
         await world.ready()
         await asyncio.sleep(1.0)
-        whole = [await _scan(world, 2 * targets) for _ in range(runs)]
+        whole = [await time_scan(world, 2 * targets, _SETTINGS) for _ in range(runs)]
         world.faults.apply(TargetCrash(spec.targets[0].name))
-        silent = [await _scan(world, 2 * targets - 2) for _ in range(runs)]
+        silent = [await time_scan(world, 2 * targets - 2, _SETTINGS) for _ in range(runs)]
         running.cancel()
     return whole, silent
 
 
-async def _scan(world: World, expected: int) -> _Run:
+async def time_scan(world: World, expected: int, settings: ScanSettings) -> ScanRun:
+    """One scan from all ports of the first host, everything asked anew; RuntimeError unless it finds ``expected``."""
     host = next(iter(world.hosts.values()))
     found = 0
     last = 0.0
@@ -81,8 +82,8 @@ async def _scan(world: World, expected: int) -> _Run:
 
     started = perf_counter()
     members = [Member(port, port.identity()) for port in host.mad_ports]
-    (result,) = await scan_subnet(members, lambda _names: {}, ScanSettings(timeout=_TIMEOUT), progress)
+    (result,) = await scan_subnet(members, lambda _names: {}, settings, progress)
     seconds = perf_counter() - started
     if found != expected:
         raise RuntimeError(f"the scan found {found} target ports, {expected} answer")
-    return _Run(seconds, last, found, result.statistics)
+    return ScanRun(seconds, last, found, result.statistics)
