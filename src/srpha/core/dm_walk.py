@@ -65,9 +65,14 @@ class Way:
 
 def pkey_index(table: Sequence[int], pkey: int) -> int | None:
     """Index of the partition of ``pkey`` in a P_Key table, a full membership before a limited one."""
-    found = [index for index, own in enumerate(table) if own & 0x7FFF == pkey & 0x7FFF and own & 0x7FFF]
-    found.sort(key=lambda index: not table[index] & PKEY_MEMBERSHIP)
-    return found[0] if found else None
+    limited: int | None = None
+    for index, own in enumerate(table):
+        if (own ^ pkey) & 0x7FFF == 0 and own & 0x7FFF:
+            if own & PKEY_MEMBERSHIP:
+                return index
+            if limited is None:
+                limited = index
+    return limited
 
 
 def aliveness_question(way: Way, agent: DmAgent, timeout: float, retries: int) -> Ask:
