@@ -18,6 +18,7 @@ from srpha.lab.workload import WorkloadSettings
 from srpha.operate.control import control_app
 from srpha.operate.documents import discover_document, event_document, paths_document, status_document
 from srpha.operate.event_log import EventLog
+from srpha.operate.plan_document import plan_document
 from tools.reference.json_keys import KEYS, keys_in
 from tools.reference.pages import DOCS, PARTS, stale
 from tools.reference.world_keys import meanings
@@ -70,6 +71,7 @@ async def test_every_key_of_the_documents_is_described() -> None:
             for name, document in (
                 ("status", status_document(snapshot, host.name)),
                 ("paths", {"host": host.name, **paths_document(snapshot)}),
+                ("plan", {"host": host.name, **plan_document(snapshot)}),
                 ("discover", {"host": host.name, **discover_document(snapshot)}),
             ):
                 seen[name].update(keys_in(json.loads(json.dumps(document))))
@@ -78,7 +80,7 @@ async def test_every_key_of_the_documents_is_described() -> None:
         for logged in lab.log:
             seen["events"].update(keys_in(json.loads(json.dumps(event_document(logged)))))
         running.cancel()
-    for name in ("status", "paths", "discover", "events"):
+    for name in ("status", "paths", "plan", "discover", "events"):
         assert _without_parents(seen[name]) == set(KEYS[name]), name
 
 

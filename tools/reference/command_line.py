@@ -9,6 +9,7 @@ import typer
 
 from srpha.cli.dropin_flags import IBSRPDM_USAGE, SRP_DAEMON_USAGE
 from srpha.cli.main import app
+from srpha.operate.config_document import example_text
 from tools.reference.text import plain
 
 _ARGUMENTS_OF_OTHERS = {"srp-daemon", "ibsrpdm"}
@@ -23,6 +24,11 @@ def drop_in_usage(program: str) -> str:
     """The usage text of a drop-in command."""
     usage = SRP_DAEMON_USAGE if program == "srp_daemon" else IBSRPDM_USAGE
     return f"```text\n{usage.strip()}\n```"
+
+
+def configuration() -> str:
+    """The example that ``srpha config example`` prints."""
+    return f"```toml\n{example_text().strip()}\n```"
 
 
 def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:
