@@ -323,3 +323,32 @@ async def test_when_the_server_ends_the_programs_are_cut_off_and_the_ports_are_a
             client.send(0xFFFF, 0, routed((1,), 1))
         client.close()
         assert subnet.port("b/1").smp_taker is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+async def test_another_user_is_not_heard() -> None:
+    async with place() as here:
+        program = (
+            "import os, socket, sys\n"
+            "control = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+            "control.bind(bytes.fromhex(sys.argv[1])); control.connect(bytes.fromhex(sys.argv[2]))\n"
+            "os.setuid(int(sys.argv[4])); control.settimeout(1); control.send(bytes.fromhex(sys.argv[3]))\n"
+            "print(len(control.recv(200)))\n"
+        )
+        base = here.server.base
+
+        async def connect_as(uid: int, identifier: int) -> bytes:
+            asked = ControlPacket(0, ControlKind.CONNECT, ConnectData(identifier, "a").encode()).encode()
+            data = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            data.bind(client_data_name(base, identifier))
+            words = [control_name(base, identifier).hex(), control_name(base).hex(), asked.hex(), str(uid)]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", program, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            )
+            output, _ = await process.communicate()
+            data.close()
+            return output
+
+        assert await connect_as(0, 7001) == b"80\n"
+        assert await connect_as(65534, 7002) == b""
+        assert here.server.refused == 1

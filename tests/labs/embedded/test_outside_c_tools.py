@@ -283,8 +283,8 @@ async def test_planted_a_silent_target_is_missed_and_the_others_are_found(subnet
     async with subnet_of(world(3)) as subnet:
         before = await own_lines(subnet)
         subnet.world.faults.apply(TargetCrash("array2"))
-        ours = await subnet.run(HOST, srpha("srp-daemon", *FULL_PROGRAM[1:], "-t", "300"), code=None)
-        theirs = await subnet.run(HOST, [*FULL_PROGRAM, "-t", "300"], SLOW, code=None)
+        ours = await subnet.run(HOST, srpha("srp-daemon", *FULL_PROGRAM[1:], "-t", "1000"), code=None)
+        theirs = await subnet.run(HOST, [*FULL_PROGRAM, "-t", "1000"], SLOW, code=None)
         guid = subnet.world.fabric.node("array2").node_guid
     dead = {line for line in before if values(line)["ioc_guid"] == f"{guid:016x}"}
     assert len(dead) == 2
