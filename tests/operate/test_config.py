@@ -250,7 +250,8 @@ def test_a_problem_is_one_line_with_place_value_and_remedy(text: str, problem: s
 
 
 def test_all_problems_are_told_at_once() -> None:
-    assert len(problems("[scan]\ninterval = 0\nretries = 99\n[poll]\ninterval = 0\n")) == 3
+    found = problems("x = 1\n[scan]\ninterval = 0\nretries = 99\n[poll]\ninterval = 0\n")
+    assert [line.split(":")[1] for line in found] == ["1", "3", "4", "6"]
 
 
 def test_a_long_value_is_shortened() -> None:

@@ -50,10 +50,9 @@ async def look_once(world: WorldFactory, loaded: LoadedConfig, limit: float = _L
     deadline = loop.time() + limit
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(host.run()), group.create_task(supervisor.run())]
-        # Until the first turn of its loops a supervisor has nothing to do and calls that settled.
-        while not (supervisor.snapshot().settled and supervisor.snapshot().connections is not None):
-            if loop.time() >= deadline:
-                break
+        while not supervisor.snapshot().settled and loop.time() < deadline:
+            if supervisor.snapshot().connections is None and supervisor.snapshot().troubles:
+                break  # without the connections there is no plan to wait for
             await asyncio.sleep(_POLL)
         snapshot = supervisor.snapshot()
         for task in tasks:

@@ -26,7 +26,7 @@ from srpha.core.target_mask import MASK_DIGITS, PortMasks, TargetMask, parse_mas
 from srpha.core.target_port import InitiatorExt, InitiatorExtMode
 from srpha.core.timer_policy import Queueing, WithoutPath, review_classes
 from srpha.daemon.settings import Settings, TimerClass
-from srpha.operate.config_errors import ConfigError, key_lines, problem_line, toml_problem
+from srpha.operate.config_errors import ConfigError, key_lines, problem_lines, toml_problem
 from srpha.operate.config_model import CONFIG_FILE, RULES_FILE, Config, MaskTable
 
 __all__ = ["ConfigError", "LoadedConfig", "load_config", "parse_config"]
@@ -88,9 +88,7 @@ def parse_config(text: str, source: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        lines = key_lines(text)
-        found = [problem_line(source, detail, lines, Config) for detail in error.errors()]
-        raise ConfigError(tuple(dict.fromkeys(found))) from None
+        raise ConfigError(problem_lines(source, error.errors(), key_lines(text), Config)) from None
 
 
 def _read(path: Path, *, optional: bool) -> str | None:

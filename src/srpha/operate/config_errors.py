@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, get_args, get_origin
 
 from pydantic import BaseModel
@@ -46,10 +46,20 @@ def key_lines(text: str) -> dict[Place, int]:
     return lines
 
 
-def problem_line(source: str, detail: ErrorDetails, lines: Mapping[Place, int], model: type[BaseModel]) -> str:
-    """One problem that pydantic found."""
-    place = tuple(part for part in detail["loc"] if not (isinstance(part, str) and _is_branch(part)))
-    where = f"{source}{_line_of(place, lines)}: {_spelled(place)}"
+def problem_lines(
+    source: str, details: Iterable[ErrorDetails], lines: Mapping[Place, int], model: type[BaseModel]
+) -> tuple[str, ...]:
+    """The problems that pydantic found, in the order of the file."""
+    found = []
+    for detail in details:
+        place = tuple(part for part in detail["loc"] if not (isinstance(part, str) and _is_branch(part)))
+        line = _line_of(place, lines)
+        where = f"{source}:{line}: {_spelled(place)}" if line else f"{source}: {_spelled(place)}"
+        found.append((line, _problem(where, place, detail, model)))
+    return tuple(dict.fromkeys(text for _, text in sorted(found, key=lambda item: item[0])))
+
+
+def _problem(where: str, place: Place, detail: ErrorDetails, model: type[BaseModel]) -> str:
     match detail["type"]:
         case "extra_forbidden":
             return f"{where}: unknown key; possible here: {', '.join(_keys_at(place[:-1], model))}"
@@ -92,11 +102,12 @@ def _is_branch(part: str) -> bool:
     return "[" in part or part in ("int", "str", "float", "constrained-str", "constrained-int")
 
 
-def _line_of(place: Place, lines: Mapping[Place, int]) -> str:
+def _line_of(place: Place, lines: Mapping[Place, int]) -> int:
+    """The line of the place, or of what it is part of; 0: nowhere."""
     for length in range(len(place), 0, -1):
         if place[:length] in lines:
-            return f":{lines[place[:length]]}"
-    return ""
+            return lines[place[:length]]
+    return 0
 
 
 def _spelled(place: Place) -> str:
