@@ -189,11 +189,11 @@ async def test_unit_that_says_it_is_another_is_left_by_all_paths(mode: RecoveryM
         naa, serial = device.units[0].naa, device.units[0].serial
         device.identify_unit(0, naa + 4096, "OTHER")
         await stage.until(lambda: not stage.usable("mpatha"))
-        writes = device.units[0].tasks
         assert len(stage.usable("mpathb")) == 4
-        reasons = {item.reason for item in stage.multipath.kept_out()}
-        assert all("WWID" in reason or "wwid" in reason for reason in reasons), reasons
-        assert writes is device.units[0].tasks
+        await stage.until(lambda: len(stage.multipath.kept_out()) == 4)
+        for item in stage.multipath.kept_out():
+            assert item.map_name == "mpatha"
+            assert "WWID" in item.reason
         device.identify_unit(0, naa, serial)
         await stage.original()
 
