@@ -174,8 +174,9 @@ async def test_fail_and_reinstate(place: str) -> None:
         unwatch = manager.watch(lambda: rung.append("hint"))
         await manager.fail_path("sdb")
         await manager.reinstate_path("sdb")
-        assert server.commands == ["fail path sdb", "reinstate path sdb"]
-        assert rung == ["hint", "hint"]
+        await manager.hold_path("sdb")
+        assert server.commands == ["fail path sdb", "reinstate path sdb", "fail path sdb"]
+        assert rung == ["hint"] * 3
         unwatch()
         manager.hint()
         assert len(rung) == 2

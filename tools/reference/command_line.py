@@ -9,7 +9,7 @@ import typer
 
 from srpha.cli.dropin_flags import IBSRPDM_USAGE, SRP_DAEMON_USAGE
 from srpha.cli.main import app
-from srpha.operate.config_document import example_text
+from srpha.operate.config_document import example_text, reference_text
 from tools.reference.text import plain
 
 _ARGUMENTS_OF_OTHERS = {"srp-daemon", "ibsrpdm"}
@@ -29,6 +29,11 @@ def drop_in_usage(program: str) -> str:
 def configuration() -> str:
     """The example that ``srpha config example`` prints."""
     return f"```toml\n{example_text().strip()}\n```"
+
+
+def configuration_keys() -> str:
+    """Every table of the configuration: keys, what is allowed, defaults."""
+    return reference_text().strip()
 
 
 def _walk(path: str, command: Any) -> Iterator[tuple[str, Any]]:

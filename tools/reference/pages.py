@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from tools.reference.command_line import commands, configuration, drop_in_usage
+from tools.reference.command_line import commands, configuration, configuration_keys, drop_in_usage
 from tools.reference.control_api import resources
 from tools.reference.facts import events, fault_kinds, pair_statuses, severities, standings
 from tools.reference.json_keys import KEYS, document_keys
@@ -26,6 +26,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "usage of srp_daemon": partial(drop_in_usage, "srp_daemon"),
         "usage of ibsrpdm": partial(drop_in_usage, "ibsrpdm"),
         "configuration": configuration,
+        "configuration keys": configuration_keys,
         "control resources": resources,
         "faults": fault_kinds,
         "events": events,

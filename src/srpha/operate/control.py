@@ -209,7 +209,7 @@ def control_app(
 
 async def serve_control(app: Starlette, listener: socket.socket) -> None:
     """Serve ``app`` on a socket from :func:`listening` until cancelled."""
-    server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
+    server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False, date_header=False))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -219,7 +219,11 @@ async def serve_control(app: Starlette, listener: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process's own loop decides when to end."""
+    """uvicorn without its signal handlers: the process's own loop decides when to end. Nor does it tick while idle."""
+
+    async def main_loop(self) -> None:
+        """Until cancelled; the ticks are for limits and a Date header that a Unix socket does without."""
+        await asyncio.get_running_loop().create_future()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
