@@ -233,8 +233,8 @@ class IbsimServer:
                     probe.connect(client_data_name(self.base, program.identifier))
                 except ConnectionRefusedError:
                     self._detach(program)
-                except PermissionError:
-                    continue  # it is there, and listens to our other socket only
+                except OSError:
+                    continue  # most often EPERM: it is there, and listens to our other socket only
 
     def _detach(self, program: _Program) -> None:
         if self._programs.get(program.number) is program:
