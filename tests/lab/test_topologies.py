@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from srpha.cli.world_choice import with_late_target
 from srpha.core.error_recovery import RecoveryMode
+from srpha.embedded.fabric.roles import with_late_target, world_of_topology
 from srpha.embedded.fabric.topology import PortRef
 from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.lab.cables import parts_without
@@ -22,15 +22,13 @@ from srpha.lab.workload import WorkloadSettings
 
 MODES = pytest.mark.parametrize("mode", list(RecoveryMode), ids=lambda mode: mode.value)
 DEBIAN_EXAMPLES = Path("/usr/share/doc/ibsim-utils/net-examples")
-NO_LATE = "late target"
-"""Two or four HCAs make one host and one target: nobody is left to join late."""
-EXAMPLES = {
+EXAMPLES: dict[str, Set[str]] = {
     # One cable per HCA: no other path can carry the I/O that waits.
-    "net": {NO_LATE, "fail-over"},
-    "net.1": {NO_LATE, "fail-over"},
-    "net.2sw2path": {NO_LATE, "fail-over"},
-    "net.2sw2path4hca": {NO_LATE},
-    "net.2sw2path4hca2port": {NO_LATE},
+    "net": {"fail-over"},
+    "net.1": {"fail-over"},
+    "net.2sw2path": {"fail-over"},
+    "net.2sw2path4hca": set(),
+    "net.2sw2path4hca2port": set(),
 }
 """Debian's topologies, and the steps that cannot hold in them."""
 
@@ -59,7 +57,7 @@ def judge(report: Report, lab: Lab, failing: Set[str] = frozenset()) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_scenario_in_debians_examples(name: str, mode: RecoveryMode) -> None:
     """Steps hold as far as the fabric allows; those that cannot are named, and I/O has no errors in any."""
-    spec = with_late_target(WorldSpec.from_topology(DEBIAN_EXAMPLES / name))
+    spec = with_late_target(world_of_topology(DEBIAN_EXAMPLES / name))
     report, lab = await play(spec, mode, 0.1)
     judge(report, lab, EXAMPLES[name])
 

@@ -17,9 +17,10 @@ from rich.panel import Panel
 from rich.text import Text
 
 from srpha.cli.render import event_line, paths_table, steps_panel
-from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world, with_late_target
+from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world
 from srpha.core.events import EventKind
 from srpha.embedded.fabric.capture import PcapWriter
+from srpha.embedded.fabric.roles import with_late_target
 from srpha.embedded.fabric.worldspec import WorldSpec, WorldSpecError
 from srpha.embedded.virtual_time import run_virtual
 from srpha.lab.lab import Lab, LabSettings

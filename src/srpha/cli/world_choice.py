@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from srpha.core.error_recovery import RecoveryMode
+from srpha.embedded.fabric.roles import world_of_topology
 from srpha.embedded.fabric.worldspec import WorldSpec
 
 
@@ -17,14 +17,7 @@ def choose_world(file: Path | None) -> WorldSpec:
     """The world of ``file``; a file that does not end in ``.toml`` is a topology. Raises ``WorldSpecError``."""
     if file is None:
         return WorldSpec.demo()
-    return WorldSpec.load(file) if file.suffix == ".toml" else WorldSpec.from_topology(file)
-
-
-def with_late_target(spec: WorldSpec) -> WorldSpec:
-    """``spec`` with a target that joins late: the last one, if none was made late by the file."""
-    if any(plan.late for plan in spec.targets) or len(spec.targets) < 2:
-        return spec
-    return replace(spec, targets=(*spec.targets[:-1], replace(spec.targets[-1], late=True)))
+    return WorldSpec.load(file) if file.suffix == ".toml" else world_of_topology(file)
 
 
 def choose_recovery(name: str) -> RecoveryMode:

@@ -176,41 +176,6 @@ def test_no_toml_at_all(tmp_path: Path) -> None:
         WorldSpec.load(tmp_path / "binary")
 
 
-PAIRS = """\
-Switch 4 "s1"
-[1] "h1"[1]
-[2] "h2"[1]
-
-Switch 4 "s2"
-[1] "h3"[1]
-[2] "h4"[1]
-[3] "s1"[3]
-
-Hca 2 "h1"
-Hca 2 "h2"
-Hca 2 "h3"
-Hca 2 "h4"
-Hca 2 "dark"
-"""
-
-
-def test_roles_for_a_bare_topology(tmp_path: Path) -> None:
-    path = tmp_path / "net"
-    path.write_text(PAIRS)
-    world = WorldSpec.from_topology(path)
-    assert [device.hca for device in world.hosts[0].devices] == ["h1", "h3"]
-    assert [target.hcas for target in world.targets] == [("h2", "h4")]
-    assert world.sm == "sm"
-    assert world.topology.links[-1].a.node == "s1"
-    assert WorldSpec.from_topology(path, most_targets=0).sm == "h2"
-    path.write_text('Switch 2 "s"\n[1] "a"[1]\n[2] "b"[1]\n\nHca 1 "a"\nHca 1 "b"\n')
-    small = WorldSpec.from_topology(path)
-    assert (small.sm, [target.hcas for target in small.targets]) == ("a", [("b",)])
-    path.write_text('Switch 2 "s"\n[1] "a"[1]\n\nHca 1 "a"\n')
-    with pytest.raises(WorldSpecError, match="at least two HCAs"):
-        WorldSpec.from_topology(path)
-
-
 @given(st.text(alphabet='[]{}="hcatrgeswiuniknlo_015/.\n ', max_size=120))
 def test_any_text_is_a_world_or_refused(text: str) -> None:
     with pytest.raises(WorldSpecError):

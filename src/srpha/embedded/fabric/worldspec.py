@@ -1,8 +1,8 @@
 """What an embedded world consists of: fabric, hosts with their HCAs, targets with their logical units.
 
 A :class:`WorldSpec` is complete and consistent: names resolve, every HCA has at most one owner, GUIDs are filled in. It
-comes from a world's file (:meth:`WorldSpec.load`), from a bare topology (:meth:`WorldSpec.from_topology`), or with the
-package (:meth:`WorldSpec.demo`).
+comes from a world's file (:meth:`WorldSpec.load`), from a bare topology (:mod:`.roles`), or with the package
+(:meth:`WorldSpec.demo`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
 from srpha.embedded.fabric.topology import (
     LinkSpec,
@@ -32,12 +32,10 @@ from srpha.embedded.fabric.worldfile import (
     WorldSpecError,
     read_world_file,
 )
-from srpha.wire.identifiers import DEFAULT_SUBNET_PREFIX
 
 __all__ = ["DevicePlan", "HostPlan", "IocPlan", "TargetPlan", "UnitPlan", "WorldSpec", "WorldSpecError"]
 
 AccessName = Literal["optimized", "non-optimized", "standby", "unavailable"]
-_DEFAULT_UNIT: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,79 +131,6 @@ class WorldSpec:
         """The world that comes with the package."""
         packaged = resources.files("srpha.embedded").joinpath("topologies", "demo.toml")
         return cls.parse(packaged.read_text(encoding="utf-8"), "demo.toml")
-
-    @classmethod
-    def from_topology(cls, path: Path, *, most_targets: int = 16) -> Self:
-        """Give the HCAs of an ibsim or ibnetdiscover file roles, in the order of the file.
-
-        HCAs with one cabled port pair up, on two switches where possible; one with several stands alone. The first such
-        group is ``host1``, the next are targets with one logical unit of 16 MiB each, the rest stand by. The subnet
-        manager runs on the first HCA that stands by, else on one added to a free switch port, else on the host's first.
-        """
-        try:
-            topology = load_topology(path)
-        except TopologyError as error:
-            raise WorldSpecError((str(error),)) from None
-        groups = _groups(topology)
-        if len(groups) < 2:
-            raise WorldSpecError((f"{path}: a world needs at least two HCAs with a cable, for a host and a target",))
-        host = HostPlan("host1", tuple(DevicePlan(f"mlx5_{n}", hca) for n, hca in enumerate(groups[0])))
-        targets = tuple(
-            TargetPlan(f"target{n}", group, (_ioc(topology.node(group[0]).node_guid),), (UnitPlan(0, _DEFAULT_UNIT),))
-            for n, group in enumerate(groups[1 : most_targets + 1], 1)
-        )
-        idle = [hca for group in groups[most_targets + 1 :] for hca in group]
-        sm, topology = (idle[0], topology) if idle else _with_manager(topology, groups[0][0])
-        return cls(str(path), DEFAULT_SUBNET_PREFIX, sm, topology, (host,), targets)
-
-
-def _ioc(guid: int) -> IocPlan:
-    return IocPlan(guid=guid, id_ext=guid, service_id=guid)
-
-
-def _groups(topology: Topology) -> list[tuple[str, ...]]:
-    """HCAs that share a role; no group is paired when that leaves fewer than two."""
-    leaves: dict[str, list[str]] = {node.name: [] for node in topology.nodes if node.kind is NodeKind.HCA}
-    for link in topology.links:
-        for here, there in ((link.a, link.b), (link.b, link.a)):
-            if here.node in leaves:
-                leaves[here.node].append(there.node)
-    waiting = [name for name, cabled in leaves.items() if cabled]
-    alone: list[tuple[str, ...]] = [(name,) for name in waiting]
-    groups: list[tuple[str, ...]] = []
-    while waiting:
-        name = waiting.pop(0)
-        mates = [other for other in waiting if len(leaves[other]) == 1] if len(leaves[name]) == 1 else []
-        mate = next((other for other in mates if leaves[other] != leaves[name]), mates[0] if mates else None)
-        if mate is None:
-            groups.append((name,))
-        else:
-            waiting.remove(mate)
-            groups.append((name, mate))
-    return groups if len(groups) > 1 else alone
-
-
-def _with_manager(topology: Topology, otherwise: str) -> tuple[str, Topology]:
-    """An HCA of its own for the subnet manager, on the first free switch port."""
-    cabled = {ref for link in topology.links for ref in (link.a, link.b)}
-    names = {node.name for node in topology.nodes}
-    name = next(f"sm{suffix}" for suffix in ("", *range(len(names) + 1)) if f"sm{suffix}" not in names)
-    guids = {guid for node in topology.nodes for guid in (node.node_guid, *node.port_guids)}
-    position = next(
-        position
-        for position in range(len(names), 1 << 20)
-        if not {default_node_guid(position) + n for n in (0, 1)} & guids
-    )
-    for switch in topology.nodes:
-        if switch.kind is not NodeKind.SWITCH:
-            continue
-        for number in range(1, switch.ports + 1):
-            free = PortRef(switch.name, number)
-            if free not in cabled:
-                node = NodeSpec(name, NodeKind.HCA, 1, default_node_guid(position), (), "subnet manager")
-                link = LinkSpec(free, PortRef(name, 1))
-                return name, Topology((*topology.nodes, node), (*topology.links, link))
-    return otherwise, topology
 
 
 class _Resolver:
