@@ -179,14 +179,14 @@ async def test_fail_and_reinstate(place: str) -> None:
         assert rung == ["hint"] * 3
         unwatch()
         manager.hint()
-        assert len(rung) == 2
+        assert len(rung) == 3
         server.answer = lambda _: frame("fail\ndevice not found\n")
         with pytest.raises(PathManagerError, match="refused 'fail path sdz': device not found"):
             await manager.fail_path("sdz")
         for name in ("", "sd a", "sdb\nshutdown", "../sda", "sdb; reconfigure"):
             with pytest.raises(PathManagerError, match="no name of a device"):
                 await manager.fail_path(name)
-        assert len(server.commands) == 3
+        assert len(server.commands) == 4
         await manager.close()
 
 
