@@ -153,6 +153,19 @@ async def test_readiness_is_told_when_everything_is_connected(tmp_path: Path) ->
     assert len(bench.world.initiator.made) == 4
 
 
+async def test_connections_survive_a_restart(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    async with bench.running():
+        await bench.connected(4)
+    made = [item.host for item in bench.world.initiator.made]
+    bench.service = bench.make()
+    async with bench.running() as service:
+        await bench.connected(4)
+        assert [item.host for item in bench.world.initiator.made] == made
+        assert len(bench.world.initiator.lines) == 4
+        assert sorted(service.supervisor.ours) == made
+
+
 async def test_it_starts_before_devices_and_takes_them_up(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     ports, bench.world.ports = bench.world.ports, []

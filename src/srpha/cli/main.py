@@ -209,6 +209,18 @@ def shutdown(
 
 
 @app.command()
+def multipath(
+    config: ConfigOption = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Print what would change instead of the whole file.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write it.")] = False,
+) -> None:
+    """Print the drop-in file for multipath, apart from the administrator's own; exit 1 when it would change."""
+    from srpha.cli.multipath import multipath_dropin  # noqa: PLC0415
+
+    raise typer.Exit(multipath_dropin(config, diff=diff, write=write))
+
+
+@app.command()
 def events(
     since: Annotated[int, typer.Option(help="Only events after this number.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep showing new events.")] = False,
