@@ -218,5 +218,5 @@ def test_drain_and_resume_in_a_lab(tmp_path: Path) -> None:
         assert call("resume", "mlx5_0/1").stdout.startswith("mlx5_0/1 is resumed; paths offered again: sd")
         assert call("resume", "mlx5_0/1").returncode == 1
         assert call("reload").stderr == (
-            "srpha: this is a lab, not a daemon on a real host: it has no configuration to reload\n"
+            "srpha: this is a lab, not a daemon on a real host: end it with 'srpha lab down'; it has no configuration\n"
         )

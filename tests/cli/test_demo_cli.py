@@ -15,7 +15,7 @@ NO_LATE_TARGET = """
 sm = "sm"
 [[switch]]
 name = "leaf"
-ports = 8
+ports = 5
 [[hca]]
 name = "sm"
 [[hca]]
@@ -83,7 +83,7 @@ def test_same_seed_says_the_same_and_another_seed_does_not() -> None:
 
 
 def test_step_that_cannot_hold_fails_the_demo_and_is_named(tmp_path: Path) -> None:
-    """The planted fault: a world in which no target is left to join late."""
+    """The planted fault: a world with neither a target to join late nor a switch port to plug one into."""
     world = tmp_path / "world.toml"
     world.write_text(NO_LATE_TARGET)
     done = srpha("demo", "--fast", "--json", "--topology", str(world))
@@ -121,7 +121,7 @@ def test_bad_argument_is_one_line_and_exit_2(arguments: list[str], said: str) ->
 
 def test_bad_world_names_file_and_key(tmp_path: Path) -> None:
     world = tmp_path / "world.toml"
-    world.write_text(NO_LATE_TARGET.replace("ports = 8", "ports = 999"))
+    world.write_text(NO_LATE_TARGET.replace("ports = 5", "ports = 999"))
     done = srpha("demo", "--fast", "--topology", str(world))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -14,10 +14,13 @@ app = typer.Typer(
     help="SRP (SCSI RDMA Protocol) high availability for Linux.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: laying it out with rich takes longer than everything else together
 )
-lab = typer.Typer(help="An embedded fabric with targets, initiator and multipath, kept running.", no_args_is_help=True)
+lab = typer.Typer(help="An embedded world, kept running.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lab, name="lab")
-config = typer.Typer(help="srpha's configuration file: check it, print an example or its schema.", no_args_is_help=True)
+config = typer.Typer(
+    help="The configuration file: check, example, schema.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(config, name="config")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
@@ -60,7 +63,10 @@ def demo(
     ] = False,
     capture: Annotated[Path | None, typer.Option(help="Write all management datagrams to this pcap file.")] = None,
 ) -> None:
-    """Pull a cable under verified I/O and watch everything return to its original state."""
+    """Pull a cable under verified I/O and judge what follows.
+
+    Exit 0 only if every step held and everything returned to its original state.
+    """
     from srpha.cli.demo import run_demo  # noqa: PLC0415
 
     raise typer.Exit(
@@ -80,7 +86,10 @@ def up(
     ] = None,
     socket: SocketOption = None,
 ) -> None:
-    """Start a world and keep it running until interrupted or until 'srpha lab down'."""
+    """Start a world and keep it running.
+
+    It ends when it is interrupted, or with 'srpha lab down'.
+    """
     from srpha.cli.lab import lab_up  # noqa: PLC0415
 
     raise typer.Exit(lab_up(file=file, recovery=recovery, seed=seed, load=load, ibsim=ibsim, socket=socket))
@@ -102,7 +111,10 @@ def fault(
     json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
-    """Inject a fault into the running world; without a fault, list the kinds."""
+    """Break or mend something in the running world.
+
+    Without a fault, list the kinds.
+    """
     from srpha.cli.lab import lab_fault  # noqa: PLC0415
 
     raise typer.Exit(lab_fault(words or [], as_json=json, socket=socket))
@@ -110,7 +122,7 @@ def fault(
 
 @app.command()
 def discover(json: JsonOption = False, socket: SocketOption = None) -> None:
-    """Scan now, and show every SRP target port in reach."""
+    """Scan now and show every SRP target port in reach."""
     from srpha.cli.show import show_discover  # noqa: PLC0415
 
     raise typer.Exit(show_discover(as_json=json, socket=socket))
@@ -118,7 +130,10 @@ def discover(json: JsonOption = False, socket: SocketOption = None) -> None:
 
 @app.command()
 def status(json: JsonOption = False, socket: SocketOption = None) -> None:
-    """One line per multipath device: paths up of expected, redundancy, state. Exit 1 when something is degraded."""
+    """Health of every multipath device, a line each.
+
+    Paths up of expected, redundancy, state. Exit 1 when something is degraded.
+    """
     from srpha.cli.show import show_status  # noqa: PLC0415
 
     raise typer.Exit(show_status(as_json=json, socket=socket))
@@ -126,7 +141,10 @@ def status(json: JsonOption = False, socket: SocketOption = None) -> None:
 
 @app.command()
 def paths(json: JsonOption = False, socket: SocketOption = None) -> None:
-    """Every target port from every local port: connected or why not, remote-port state, timers, devices."""
+    """Every target port from every local port, and why.
+
+    Connected or why not, remote-port state, timers, credits, disks; then every path of every device.
+    """
     from srpha.cli.show import show_paths  # noqa: PLC0415
 
     raise typer.Exit(show_paths(as_json=json, socket=socket))
@@ -140,7 +158,10 @@ def daemon(
     ] = None,
     log: Annotated[str | None, typer.Option(help="auto, console, json or journal; default: as configured.")] = None,
 ) -> None:
-    """Keep this host's SRP storage connected, in the foreground; connections stay when it ends."""
+    """Keep this host's SRP storage connected.
+
+    Runs in the foreground; connections stay when it ends.
+    """
     from srpha.cli.daemon import run_daemon  # noqa: PLC0415
 
     raise typer.Exit(run_daemon(config=config, socket=socket, log_format=log))
@@ -153,7 +174,10 @@ def plan(
     once: Annotated[bool, typer.Option("--once", help="Look for yourself, without a daemon.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """What is desired, what is, and for each target and port why. Exit 1 when something desired is not there."""
+    """Desired against actual connections, and why.
+
+    Exit 1 when something desired is not there.
+    """
     from srpha.cli.control import show_plan  # noqa: PLC0415
 
     raise typer.Exit(show_plan(as_json=json, socket=socket, once=once, config=config))
@@ -161,7 +185,10 @@ def plan(
 
 @app.command()
 def reload(json: JsonOption = False, socket: SocketOption = None) -> None:
-    """Have the daemon read its configuration again; a wrong one leaves the one in force and exits 1."""
+    """Have the daemon read its configuration again.
+
+    A wrong one leaves the one in force, and exits 1.
+    """
     from srpha.cli.control import ask_reload  # noqa: PLC0415
 
     raise typer.Exit(ask_reload(socket, as_json=json))
@@ -177,7 +204,10 @@ def drain(
     json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
-    """Move I/O away from a local port before maintenance, and log in from it no more; exit 1 when refused."""
+    """Move I/O away from a local port.
+
+    For maintenance: nothing logs in from it until it is resumed. Exit 1 when refused.
+    """
     from srpha.cli.control import ask_drain  # noqa: PLC0415
 
     raise typer.Exit(ask_drain(port, force or [], host, socket, as_json=json))
@@ -202,7 +232,10 @@ def shutdown(
     json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
-    """Flush the daemon's maps, remove its connections and end it; exit 1 when something of it is in use."""
+    """End the daemon and its connections in order.
+
+    Flushes its maps first. Exit 1, and nothing done, when something of it is in use.
+    """
     from srpha.cli.control import ask_shutdown  # noqa: PLC0415
 
     raise typer.Exit(ask_shutdown(dry_run=dry_run, socket=socket, as_json=json))
@@ -227,7 +260,10 @@ def events(
     json: JsonOption = False,
     socket: SocketOption = None,
 ) -> None:
-    """What happened, oldest first; with --json one object per line."""
+    """What happened, oldest first.
+
+    With --json one object per line.
+    """
     from srpha.cli.show import show_events  # noqa: PLC0415
 
     raise typer.Exit(show_events(since=since, follow=follow, as_json=json, socket=socket))
@@ -237,7 +273,10 @@ def events(
 def check(
     file: Annotated[Path | None, typer.Argument(help="The file; default: /etc/srpha/srpha.toml.")] = None,
 ) -> None:
-    """Read a configuration as the daemon would; exit 1 and one line per problem when it cannot be used."""
+    """Read a configuration as the daemon would.
+
+    Exit 1 and one line per problem when it cannot be used.
+    """
     from srpha.cli.config import check_config  # noqa: PLC0415
 
     raise typer.Exit(check_config(file))
@@ -245,7 +284,7 @@ def check(
 
 @config.command()
 def example() -> None:
-    """Print an example with every key, its meaning and its default, all commented out."""
+    """Print an example with every key and its default."""
     from srpha.cli.config import print_example  # noqa: PLC0415
 
     raise typer.Exit(print_example())
@@ -253,7 +292,7 @@ def example() -> None:
 
 @config.command()
 def schema() -> None:
-    """Print the JSON schema of the configuration, for editors."""
+    """Print the JSON schema of the configuration."""
     from srpha.cli.config import print_schema  # noqa: PLC0415
 
     raise typer.Exit(print_schema())
@@ -264,7 +303,10 @@ _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opt
 
 @app.command("srp-daemon", context_settings=_UNPARSED, add_help_option=False)
 def srp_daemon(context: typer.Context) -> None:
-    """Stand in for srp_daemon, with its flags, output and exit codes; --all-ports for srp_daemon.sh."""
+    """Stand in for srp_daemon, flag by flag.
+
+    Its flags, output and exit codes; --all-ports does what srp_daemon.sh does.
+    """
     from srpha.cli.dropin import run_as_process  # noqa: PLC0415
 
     raise typer.Exit(run_as_process("srp_daemon", context.args))
@@ -272,7 +314,7 @@ def srp_daemon(context: typer.Context) -> None:
 
 @app.command(context_settings=_UNPARSED, add_help_option=False)
 def ibsrpdm(context: typer.Context) -> None:
-    """Stand in for ibsrpdm, with its flags, output and exit codes."""
+    """Stand in for ibsrpdm, flag by flag."""
     from srpha.cli.dropin import run_as_process  # noqa: PLC0415
 
     raise typer.Exit(run_as_process("ibsrpdm", context.args))

@@ -121,7 +121,7 @@ def _health_events(
         text = f"map {new.name} hangs on {after}: {usable} of {_paths(len(new.paths))} healthy"
         yield _map(now, EventKind.REDUNDANCY_LOST, _WARNING, new, text)
     elif before and not after:
-        text = f"map {new.name} survives the loss of any port again: {_paths(usable)} healthy"
+        text = f"map {new.name} survives the loss of any one port: {_paths(usable)} healthy"
         yield _map(now, EventKind.REDUNDANCY_RESTORED, _NOTICE, new, text)
 
 

@@ -289,7 +289,7 @@ class Scenario:
             self._judge(
                 "new scsi_hosts",
                 back and bool(new) and len(new) == len(gone),
-                f"logged in again after {took:.3f} s: hosts {_numbers(gone)} replaced by {_numbers(new)}",
+                f"logged in again after {took:.3f} s: {_numbers(gone)} replaced by {_numbers(new)}",
             )
         else:
             self._judge(

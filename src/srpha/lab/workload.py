@@ -66,7 +66,7 @@ class WorkloadSettings:
     slots_per_worker: int = 16
     io_bytes: int = 4096
     read_share: float = 0.5
-    mean_pause: float = 0.0
+    mean_pause: float = 0.01
 
 
 class VerifiedWorkload:

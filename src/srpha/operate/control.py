@@ -335,7 +335,9 @@ def _drain_answer(report: DrainReport) -> JSONResponse:
 
 def _service(service: ServiceControls | None) -> ServiceControls:
     if service is None:
-        raise HTTPException(404, "this is a lab, not a daemon on a real host: it has no configuration to reload")
+        raise HTTPException(
+            404, "this is a lab, not a daemon on a real host: end it with 'srpha lab down'; it has no configuration"
+        )
     return service
 
 

@@ -110,7 +110,7 @@ class Fabric:
         try:
             return node.port(ref.port)
         except KeyError as missing:
-            raise TopologyError(f"{ref}: {missing.args[0]}") from None
+            raise TopologyError(str(missing.args[0])) from None
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
