@@ -20,12 +20,12 @@ from time import perf_counter
 
 from benchmarks.discovery import time_scan
 from benchmarks.measure import Results
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.embedded.fabric.faults import Delay, Direction, TargetCrash
-from srpha.embedded.fabric.ibsim_server import IbsimServer
 from srpha.embedded.fabric.topology import PortRef
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.ibsim.server import IbsimServer
 from srpha.embedded.world import World, WorldSettings
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.generate import WorldShape, generate_world
 
 _SHIMS = Path(__file__).parents[1] / "tests" / "labs" / "ibsim"

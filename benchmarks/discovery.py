@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from benchmarks.measure import Results
-from srpha.core.scan_result import ScanResult, ScanStatistics, Standing
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.scan_result import ScanResult, ScanStatistics, Standing
+from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.daemon.scanner import Member, scan_subnet
 from srpha.embedded.fabric.faults import TargetCrash
-from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.world import World, WorldSettings
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.generate import WorldShape, generate_world
 
 _SETTINGS = ScanSettings(timeout=0.5)

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 
-from srpha.core.error_recovery import RecoveryMode
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.embedded.multipath.device import MultipathDevice
 from srpha.embedded.multipath.io import BlockIo, IoKind
 from srpha.embedded.multipath.settings import MultipathSettings
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.lab import Lab, LabHost, LabSettings
 
 _SETTLE_LIMIT = 30.0

@@ -9,8 +9,8 @@ from time import perf_counter
 
 from benchmarks.embedded_lab import QueuedIo, quiet_lab
 from benchmarks.measure import Results
-from srpha.core.error_recovery import RecoveryMode
-from srpha.core.remote_port import RemotePortState
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.embedded.fabric.faults import LinkDown, LinkUp
 from srpha.embedded.fabric.topology import PortRef
 from srpha.lab.lab import Lab, LabHost

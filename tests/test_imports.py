@@ -175,8 +175,8 @@ class TestThePlantedFaultsAreCaught:
     @pytest.mark.parametrize(
         ("path", "line", "fault"),
         [
-            ("wire/a.py", "import srpha.core.rules", "wire imports core"),
-            ("wire/deep/a.py", "from srpha.core import rules", "wire imports core"),
+            ("wire/a.py", "import srpha.core.targets.rules", "wire imports core"),
+            ("wire/deep/a.py", "from srpha.core.targets import rules", "wire imports core"),
             ("core/a.py", "from srpha import daemon", "core imports daemon"),
             ("kernel/a.py", "from srpha.embedded.target import x", "kernel imports embedded"),
             ("embedded/a.py", "from srpha.kernel import x", "embedded imports kernel"),

@@ -18,9 +18,9 @@ from srpha.cli.dropin_daemon import serve, settings_of, with_tl_retry_count
 from srpha.cli.dropin_flags import parse_flags
 from srpha.cli.dropin_lock import port_lock
 from srpha.cli.dropin_world import HostError
-from srpha.core.rules import Rules, parse_rules
 from srpha.core.seams import AddTargetError, LinkLayer, LinkState
-from srpha.core.target_port import InitiatorExtMode
+from srpha.core.targets.rules import Rules, parse_rules
+from srpha.core.targets.target_port import InitiatorExtMode
 from srpha.daemon.settings import Settings
 
 HEAD = "id_ext=2005000000000100,ioc_guid=0002c90301000001,dgid=fe800000000000000002c90300000001"

@@ -11,7 +11,7 @@ from srpha.cli.dropin_flags import (
     configuration_report,
     parse_flags,
 )
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.scan_settings import ScanSettings
 
 REPORT = """\
  configuration report

@@ -10,8 +10,8 @@ import pytest
 from dropin_host import EmbeddedDropinHost, FakeHost, run
 
 from srpha.core.seams import AddTargetError, InitiatorError, LinkLayer, LinkState
-from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.world import World
+from srpha.embedded.worldspec import WorldSpec
 from srpha.wire.sa import SaAttribute
 
 HEAD = "id_ext=2005000000000100,ioc_guid=0002c90301000001,dgid=fe800000000000000002c90300000001"

@@ -9,7 +9,7 @@ from test_service import FakeBlocks, FakeWorld
 
 from srpha.cli.daemon import DaemonWorld
 from srpha.cli.plan_once import look_once
-from srpha.core.pairs import PairStatus
+from srpha.core.connections.pairs import PairStatus
 from srpha.operate.config import load_config
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import (
     CheckerState,
     Connection,

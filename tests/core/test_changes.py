@@ -6,7 +6,7 @@ from storage import connection, mapping, path
 
 from srpha.core.changes import connection_events, connection_name, map_events
 from srpha.core.events import Event, EventKind, Severity
-from srpha.core.remote_port import RemotePortState
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.core.seams import Connection, PathState
 
 K = EventKind

@@ -6,7 +6,7 @@ import pytest
 from storage import connection, mapping, path
 
 from srpha.core.original_state import Difference, differences, record_state
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import Connection, DeviceState, MapInfo, PathState
 
 CONNECTIONS = (connection(0), connection(1, local=1))

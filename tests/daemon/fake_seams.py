@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from scripted_subnet import SM_LID, ScriptedSubnet
-from srpha.core.add_target import TargetLine, parse_target_line
 from srpha.core.events import Event, EventKind
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import (
     AddTargetError,
     CheckerState,
@@ -32,6 +31,7 @@ from srpha.core.seams import (
     ReceivedMad,
     Unwatch,
 )
+from srpha.core.targets.add_target import TargetLine, parse_target_line
 from srpha.wire.mad import MadHeader, Method
 from srpha.wire.notice import Trap, make_notice
 from srpha.wire.sa import SaAttribute, sa_request

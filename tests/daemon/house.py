@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fake_seams import FakeInitiator, FakeMadPort, FakePathManager, Log
 
 from scripted_subnet import ScriptedSubnet, local_port, srp_unit
-from srpha.core.pairs import Pair, PairStatus
+from srpha.core.connections.pairs import Pair, PairStatus
 from srpha.daemon.settings import Settings
 from srpha.daemon.snapshot import Snapshot
 from srpha.daemon.supervisor import Supervisor

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from fake_seams import FakeInitiator, FakeMadPort
 
 from scripted_subnet import ScriptedSubnet, local_port, srp_unit
-from srpha.core.add_target import format_target_line
-from srpha.core.dm_walk import Way
-from srpha.core.pairs import PairKey
-from srpha.core.scan_result import DmAgent
+from srpha.core.connections.pairs import PairKey
+from srpha.core.discovery.dm_walk import Way
+from srpha.core.discovery.scan_result import DmAgent
 from srpha.core.seams import AddTargetError, InitiatorError
-from srpha.core.target_port import InitiatorExt, TargetPort
+from srpha.core.targets.add_target import format_target_line
+from srpha.core.targets.target_port import InitiatorExt, TargetPort
 from srpha.daemon.connector import Connector, Login, LoginOutcome
 from srpha.daemon.settings import Settings
 

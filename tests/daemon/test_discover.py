@@ -3,9 +3,9 @@ from __future__ import annotations
 from fake_seams import FakeMadPort
 
 from scripted_subnet import ScriptedSubnet, local_port, srp_unit
-from srpha.core.pairs import PairStatus
-from srpha.core.rules import parse_rules
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.seams import LinkState
+from srpha.core.targets.rules import parse_rules
 from srpha.daemon.discover import discover
 from srpha.daemon.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from stage import staged
 
-from srpha.core.error_recovery import RecoveryMode
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.core.scsi_io import ScsiCommand
 from srpha.core.seams import PathState
 from srpha.embedded.initiator.device import ScsiDisk

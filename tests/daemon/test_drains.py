@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from house import House, statuses
 
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.events import EventKind
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortState
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.core.seams import PathManagerError
 from srpha.daemon.drains import DrainRefusedError
 from srpha.operate.documents import status_document

@@ -7,8 +7,8 @@ import pytest
 from fake_seams import FakeMadPort
 
 from scripted_subnet import ScriptedSubnet, local_port, srp_unit
-from srpha.core.scan_result import ScanResult, Standing
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.scan_result import ScanResult, Standing
+from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.core.seams import LinkLayer, LinkState
 from srpha.daemon.scanner import Member, check_unit, scan_subnet, subnets, trouble_of
 

@@ -9,14 +9,14 @@ import pytest
 from house import House, pair_of, statuses
 
 from scripted_subnet import Ioc, Unit, srp_unit
-from srpha.core.add_target import parse_target_line
-from srpha.core.attempts import BackOff
+from srpha.core.connections.attempts import BackOff
+from srpha.core.connections.pairs import PairStatus
+from srpha.core.discovery.scan_result import Standing
 from srpha.core.events import EventKind
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
-from srpha.core.rules import Rule, parse_rules
-from srpha.core.scan_result import Standing
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import AddTargetError
+from srpha.core.targets.add_target import parse_target_line
+from srpha.core.targets.rules import Rule, parse_rules
 from srpha.daemon.settings import Settings, TimerClass
 from srpha.wire.dm import DmAttribute, ServiceEntry
 from srpha.wire.mad import ManagementClass
@@ -342,7 +342,7 @@ def test_settings_pick_the_first_class() -> None:
     a, b = RemotePortTimers(1, 2, 3), RemotePortTimers(4, 5, 6)
     any_rule = Rule(True)
     settings = replace(Settings(), timer_classes=(TimerClass("a", any_rule, a), TimerClass("b", any_rule, b)))
-    from srpha.core.target_port import TargetPort
+    from srpha.core.targets.target_port import TargetPort
 
     port = TargetPort(service.id_ext or 0, 1, target.gid, 1, 0xFFFF)
     assert settings.timers_for(port) == a

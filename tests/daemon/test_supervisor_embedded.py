@@ -10,21 +10,21 @@ from contextlib import asynccontextmanager
 import pytest
 from fake_seams import Log
 
-from srpha.core.error_recovery import RecoveryMode
+from srpha.core.connections.pairs import PairStatus
+from srpha.core.discovery.scan_result import Standing
 from srpha.core.events import EventKind
 from srpha.core.original_state import StateRecord, differences, record_state
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortTimers
-from srpha.core.scan_result import Standing
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.core.seams import PathState
 from srpha.daemon.discover import discover
 from srpha.daemon.settings import Settings
 from srpha.daemon.snapshot import Snapshot
 from srpha.daemon.supervisor import Supervisor
 from srpha.embedded.fabric.faults import parse_fault
-from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.initiator.settings import InitiatorSettings
 from srpha.embedded.world import World, WorldSettings
+from srpha.embedded.worldspec import WorldSpec
 
 
 class Stage:

@@ -9,9 +9,9 @@ from fake_seams import is_report_response
 from house import House, pair_of, statuses
 
 from scripted_subnet import ScriptedSubnet, srp_unit
+from srpha.core.connections.pairs import PairStatus
+from srpha.core.discovery.scan_result import Standing
 from srpha.core.events import EventKind
-from srpha.core.pairs import PairStatus
-from srpha.core.scan_result import Standing
 from srpha.core.seams import LinkState
 from srpha.daemon.settings import Settings
 from srpha.wire.dm import ServiceEntry

@@ -8,8 +8,8 @@ from fake_seams import FakeMadPort
 from house import House
 
 from scripted_subnet import local_port
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.events import EventKind
-from srpha.core.pairs import PairStatus
 from srpha.core.seams import MadPort
 
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from fake_seams import FakeInitiator
 from house import House, statuses
 
-from srpha.core.add_target import TargetLine, address_gid
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.events import EventKind
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.core.seams import AddTargetError, Connection, LinkLayer, LinkState
-from srpha.core.static_targets import parse_static_target
+from srpha.core.targets.add_target import TargetLine, address_gid
+from srpha.core.targets.static_targets import parse_static_target
 from srpha.daemon.settings import Settings
 
 ID = "0002c90300ff0010"

@@ -5,10 +5,10 @@ import asyncio
 from fake_seams import FakeInitiator, Log
 from storage import connection
 
-from srpha.core.pairs import Pair, PairKey, PairStatus
-from srpha.core.remote_port import RemotePortTimers
+from srpha.core.connections.pairs import Pair, PairKey, PairStatus
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.core.seams import Connection, InitiatorError
-from srpha.core.target_port import TargetPort
+from srpha.core.targets.target_port import TargetPort
 from srpha.daemon.settings import Settings
 from srpha.daemon.upkeep import Upkeep
 

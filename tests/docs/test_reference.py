@@ -11,7 +11,7 @@ import pytest
 
 from srpha.embedded.fabric.faults import FAULT_USAGE, LinkDown
 from srpha.embedded.fabric.topology import PortRef
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.lab import Lab, LabSettings
 from srpha.lab.scenario import Scenario, ScenarioSettings
 from srpha.lab.workload import WorkloadSettings

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from multipathd_server import frame, serving
 
+from srpha.core.connections.shutdown import BlockUse, UseKind
 from srpha.core.seams import PathManagerError
-from srpha.core.shutdown import BlockUse, UseKind
 from srpha.kernel.block_uses import KernelBlockDevices
 from srpha.kernel.dm_ioctl import DM_DEV_STATUS, open_count, open_count_of, status_request
 from srpha.kernel.multipathd import MultipathdClient

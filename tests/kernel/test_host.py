@@ -14,7 +14,7 @@ from test_uevents import PATH_FAILED, message
 from umad_fakes import add_node, inline, make_port
 
 from scripted_subnet import ScriptedSubnet, local_port, srp_unit
-from srpha.core.pairs import PairStatus
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.seams import MadPortGoneError, PathManagerError
 from srpha.daemon.settings import Settings
 from srpha.daemon.supervisor import Supervisor

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from srpha.core.add_target import address_gid
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import AddTargetError, Initiator, InitiatorError
+from srpha.core.targets.add_target import address_gid
 from srpha.kernel.ib_srp import IbSrpInitiator
 from srpha.kernel.sysfs import Sysfs
 from tests.kernel.srp_tree import (

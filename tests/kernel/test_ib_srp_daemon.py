@@ -12,11 +12,11 @@ import pytest
 from fake_seams import FakeMadPort, Log
 
 from scripted_subnet import ScriptedSubnet, local_port, srp_unit
-from srpha.core.attempts import BackOff
+from srpha.core.connections.attempts import BackOff
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.events import EventKind
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortTimers
-from srpha.core.static_targets import parse_static_target
+from srpha.core.recovery.remote_port import RemotePortTimers
+from srpha.core.targets.static_targets import parse_static_target
 from srpha.daemon.settings import Settings
 from srpha.daemon.supervisor import Supervisor
 from srpha.kernel.ib_srp import IbSrpInitiator

@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from srpha.core.multipath_conflicts import FindingKind
-from srpha.core.multipath_dropin import DropInSettings
+from srpha.core.multipath.conflicts import FindingKind
+from srpha.core.multipath.dropin import DropInSettings
 from srpha.kernel.multipath_files import MultipathFilesError, plan_dropin, read_files, write_dropin
 
 

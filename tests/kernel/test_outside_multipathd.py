@@ -13,8 +13,8 @@ import subprocess
 import pytest
 from multipath_machine import NAMESPACE, WWID, Machine, multipathd
 
-from srpha.core.multipath_conf import parse_conf
-from srpha.core.multipath_dropin import SRP_ARRAYS, DropInSettings
+from srpha.core.multipath.conf import parse_conf
+from srpha.core.multipath.dropin import SRP_ARRAYS, DropInSettings
 from srpha.core.seams import CheckerState, DeviceState, GroupState, PathManagerError, PathState
 from srpha.kernel.multipath_files import plan_dropin, write_dropin
 from srpha.kernel.multipath_manager import MultipathManager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import DeviceState, InitiatorError
 from srpha.kernel.srp_hosts import SrpHosts
 from srpha.kernel.sysfs import Sysfs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from srpha.core.remote_port import InvalidTimersError, RemotePortTimers
+from srpha.core.recovery.remote_port import InvalidTimersError, RemotePortTimers
 from srpha.core.seams import InitiatorError
 from srpha.kernel.timers_writer import read_timers, write_timers
 from tests.kernel.srp_tree import KernelTimers, ScriptedSysfs, SrpTree, refusal

@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from srpha.core.error_recovery import RecoveryMode
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.events import EventKind
 from srpha.core.original_state import StateRecord, differences
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortState
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.core.seams import Connection, DeviceState, MapInfo, PathInfo, PathState
 from srpha.embedded.fabric.faults import parse_fault
-from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.multipath.settings import MultipathSettings
 from srpha.embedded.target.srp_target import SrpTarget
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.lab import Lab, LabSettings
 from srpha.lab.workload import IoStatistics, WorkloadSettings
 

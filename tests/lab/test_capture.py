@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from srpha.core.error_recovery import RecoveryMode
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.embedded.fabric.capture import is_mad
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.lab import Lab, LabSettings
 from srpha.lab.scenario import Scenario, ScenarioSettings
 from srpha.lab.workload import WorkloadSettings

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from stage import Stage, staged
 
-from srpha.core.error_recovery import RecoveryMode
-from srpha.core.fencing import FencePolicy
+from srpha.core.multipath.fencing import FencePolicy
 from srpha.core.multipath.policy import NoPathRetry
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.embedded.multipath.io import BlockIoError
 from srpha.embedded.multipath.settings import MultipathSettings
 from srpha.embedded.target.hold import HoldScope

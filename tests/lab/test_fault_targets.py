@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 from stage import LIGHT, staged
 
-from srpha.core.error_recovery import RecoveryMode
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.events import EventKind
 from srpha.core.original_state import differences
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortState
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.embedded.multipath.io import BlockIoError
 from srpha.embedded.multipath.settings import MultipathSettings
 from srpha.embedded.target.spec import UnitSpec
+from srpha.embedded.worldspec import WorldSpec
 from srpha.wire.cm_reject import RejectReason
 from srpha.wire.srp import LoginRejectReason
 

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from stage import Stage, staged
 
-from srpha.core.error_recovery import RecoveryMode
+from srpha.core.connections.pairs import PairStatus
+from srpha.core.discovery.scan_result import Standing
 from srpha.core.events import EventKind
-from srpha.core.pairs import PairStatus
-from srpha.core.remote_port import RemotePortState
-from srpha.core.scan_result import Standing
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.embedded.fabric.faults import FAULT_USAGE
 
 MODES = pytest.mark.parametrize("mode", list(RecoveryMode), ids=lambda mode: mode.value)

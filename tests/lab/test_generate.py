@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.generate import WorldShape, generate_world
 
 

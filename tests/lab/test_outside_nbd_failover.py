@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from nbd_tools import TIMED_OUT, fio, run_tool
 
-from srpha.core.error_recovery import RecoveryMode
 from srpha.core.original_state import StateRecord, differences
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.core.seams import CheckerState, DeviceState, MapInfo, PathInfo, PathState
 from srpha.embedded.fabric.faults import LinkDown, LinkUp
 from srpha.embedded.fabric.topology import PortRef
-from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.nbd.server import NbdServer
 from srpha.embedded.target.backing import MemoryBacking
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.keep import keep_lab
 from srpha.lab.lab import Lab, LabHost, LabSettings
 from srpha.operate.client import ControlClient

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from stage import Stage, staged
 
-from srpha.core.error_recovery import RecoveryMode
 from srpha.core.events import EventKind
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.daemon.supervisor import Supervisor
 
 MODES = pytest.mark.parametrize("mode", list(RecoveryMode), ids=lambda mode: mode.value)

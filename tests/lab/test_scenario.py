@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from srpha.core.error_recovery import RecoveryMode
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.embedded.fabric.topology import PortRef
-from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.virtual_time import run_virtual
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.lab import Lab, LabSettings
 from srpha.lab.scenario import Report, Scenario, ScenarioSettings
 from srpha.lab.workload import WorkloadSettings

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from srpha.core.error_recovery import RecoveryMode
-from srpha.embedded.fabric.roles import with_late_target, world_of_topology
+from srpha.core.recovery.error_recovery import RecoveryMode
 from srpha.embedded.fabric.topology import PortRef
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.roles import with_late_target, world_of_topology
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.cables import parts_without
 from srpha.lab.generate import WorldShape, generate_world
 from srpha.lab.lab import Lab, LabSettings

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from srpha.core.access import AccessRules
-from srpha.core.add_target import InvalidLineError, with_options
-from srpha.core.multipath_dropin import DropInSettings
-from srpha.core.remote_port import RemotePortTimers
-from srpha.core.rules import Rules, parse_rules
-from srpha.core.static_targets import parse_static_target
-from srpha.core.target_port import InitiatorExt, InitiatorExtMode, TargetPort
+from srpha.core.multipath.dropin import DropInSettings
+from srpha.core.recovery.remote_port import RemotePortTimers
+from srpha.core.targets.access import AccessRules
+from srpha.core.targets.add_target import InvalidLineError, with_options
+from srpha.core.targets.rules import Rules, parse_rules
+from srpha.core.targets.static_targets import parse_static_target
+from srpha.core.targets.target_port import InitiatorExt, InitiatorExtMode, TargetPort
 from srpha.daemon.settings import Settings
 from srpha.operate.config import ConfigError, LoadedConfig, load_config, parse_config
 from srpha.operate.config_errors import key_lines

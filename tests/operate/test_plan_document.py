@@ -4,7 +4,7 @@ import asyncio
 
 from house import House
 
-from srpha.core.rules import parse_rules
+from srpha.core.targets.rules import parse_rules
 from srpha.daemon.settings import Settings
 from srpha.operate.client import Json
 from srpha.operate.plan_document import fulfilled, plan_document

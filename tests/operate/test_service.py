@@ -9,11 +9,11 @@ import pytest
 from fake_seams import FakeInitiator, FakePathManager
 from house import House
 
+from srpha.core.connections.pairs import PairStatus
+from srpha.core.connections.shutdown import BlockUse, UseKind
 from srpha.core.events import Severity
 from srpha.core.hints import Hints
-from srpha.core.pairs import PairStatus
 from srpha.core.seams import MadPort, PathManagerError, Unwatch
-from srpha.core.shutdown import BlockUse, UseKind
 from srpha.daemon.settings import Settings
 from srpha.operate.config import ConfigError, LoadedConfig, load_config
 from srpha.operate.control import RefusedError

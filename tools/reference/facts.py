@@ -6,9 +6,9 @@ import re
 from enum import Enum
 from typing import get_args
 
+from srpha.core.connections.pairs import PairStatus
+from srpha.core.discovery.scan_result import Standing
 from srpha.core.events import EventKind, Severity
-from srpha.core.pairs import PairStatus
-from srpha.core.scan_result import Standing
 from srpha.embedded.fabric.faults import FAULT_USAGE, Fault
 from tools.reference.text import member_docs, plain, table
 

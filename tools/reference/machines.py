@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from srpha.core import error_recovery, remote_port
-from srpha.core.error_recovery import RecoveryMode
-from srpha.core.remote_port import RemotePortEvent, RemotePortState
+from srpha.core.recovery import error_recovery, remote_port
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortEvent, RemotePortState
 from tools.reference.text import table
 
 _WIDTH: Final = 860

@@ -8,11 +8,11 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
-from srpha.core.remote_port import RemotePortTimers
-from srpha.embedded.fabric.sm import SubnetSettings
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.embedded.initiator.settings import InitiatorSettings
 from srpha.embedded.multipath.settings import MultipathSettings
 from srpha.embedded.nbd.settings import NbdLimits
+from srpha.embedded.subnet.sm import SubnetSettings
 from srpha.embedded.world import WorldSettings
 from srpha.lab.lab import LabSettings
 from srpha.lab.workload import WorkloadSettings

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from srpha.embedded.fabric.worldfile import WorldFile
+from srpha.embedded.worldfile import WorldFile
 from tools.reference.text import table
 
 _MEANING: Final[Mapping[str, str]] = MappingProxyType(

@@ -20,9 +20,9 @@ from srpha.cli.render import event_line, paths_table, steps_panel
 from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world
 from srpha.core.events import EventKind
 from srpha.embedded.fabric.capture import PcapWriter
-from srpha.embedded.fabric.roles import with_late_target
-from srpha.embedded.fabric.worldspec import WorldSpec, WorldSpecError
+from srpha.embedded.roles import with_late_target
 from srpha.embedded.virtual_time import run_virtual
+from srpha.embedded.worldspec import WorldSpec, WorldSpecError
 from srpha.lab.lab import Lab, LabSettings
 from srpha.lab.scenario import Report, Scenario, ScenarioSettings, Step
 from srpha.lab.workload import WorkloadSettings

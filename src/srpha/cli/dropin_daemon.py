@@ -17,13 +17,13 @@ from srpha.cli.dropin_output import Output
 from srpha.cli.dropin_ports import choose_ports
 from srpha.cli.dropin_rules import read_rules
 from srpha.cli.dropin_world import DropinWorld, HostError
+from srpha.core.compat.srp_daemon_listing import unit_listing
+from srpha.core.connections.pairs import Pair, PairStatus
+from srpha.core.discovery.scan_result import Standing
 from srpha.core.events import Event, EventKind, Severity
-from srpha.core.pairs import Pair, PairStatus
-from srpha.core.rules import Rule, Rules, RuleSyntaxError
-from srpha.core.scan_result import Standing
 from srpha.core.seams import LinkLayer, MadPort, MadPortGoneError
-from srpha.core.srp_daemon_listing import unit_listing
-from srpha.core.target_port import InitiatorExt, InitiatorExtMode
+from srpha.core.targets.rules import Rule, Rules, RuleSyntaxError
+from srpha.core.targets.target_port import InitiatorExt, InitiatorExtMode
 from srpha.daemon.settings import Settings
 from srpha.daemon.supervisor import Supervisor
 

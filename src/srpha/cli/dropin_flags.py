@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.scan_settings import ScanSettings
 
 DEFAULT_RULES: Final = "/etc/srp_daemon.conf"
 DEFAULT_TIMEOUT: Final = 5000

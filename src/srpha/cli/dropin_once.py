@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from srpha.cli.dropin_flags import Flags
 from srpha.cli.dropin_output import Output
 from srpha.cli.dropin_world import DropinWorld
-from srpha.core.rules import Rules
-from srpha.core.scan_result import ScanResult
-from srpha.core.seams import AddTargetError, Connection, Initiator, InitiatorError, MadPortGoneError
-from srpha.core.srp_daemon_listing import (
+from srpha.core.compat.srp_daemon_listing import (
     NO_TARGETS,
     LineStyle,
     complaints,
@@ -23,7 +20,10 @@ from srpha.core.srp_daemon_listing import (
     sightings,
     unit_listing,
 )
-from srpha.core.target_port import InitiatorExt, InitiatorExtMode, TargetPort
+from srpha.core.discovery.scan_result import ScanResult
+from srpha.core.seams import AddTargetError, Connection, Initiator, InitiatorError, MadPortGoneError
+from srpha.core.targets.rules import Rules
+from srpha.core.targets.target_port import InitiatorExt, InitiatorExtMode, TargetPort
 from srpha.daemon.scanner import Member, scan_subnet, subnets, trouble_of
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from srpha.cli.dropin_flags import Flags
 from srpha.cli.dropin_output import Output
 from srpha.cli.dropin_world import HostError
-from srpha.core.rules import Rules, parse_rules
+from srpha.core.targets.rules import Rules, parse_rules
 
 
 def read_rules(flags: Flags, output: Output) -> Rules:
     """The rules. A file that does not exist allows everything, as with srp_daemon.
 
-    Raises :class:`srpha.core.rules.RuleSyntaxError`, and :class:`HostError` for a file that cannot be read.
+    Raises :class:`srpha.core.targets.rules.RuleSyntaxError`, and :class:`HostError` for a file that cannot be read.
     """
     if flags.rules is None:
         return Rules()

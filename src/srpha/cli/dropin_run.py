@@ -10,7 +10,7 @@ from srpha.cli.dropin_output import Output
 from srpha.cli.dropin_ports import choose_ports
 from srpha.cli.dropin_rules import read_rules
 from srpha.cli.dropin_world import DropinWorld, HostError
-from srpha.core.rules import RuleSyntaxError
+from srpha.core.targets.rules import RuleSyntaxError
 
 
 async def run_dropin(flags: Flags, world: DropinWorld, output: Output, run_directory: Path) -> int:

@@ -19,9 +19,9 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, ibsim: st
 
     from srpha.cli.render import event_line  # noqa: PLC0415
     from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world  # noqa: PLC0415
-    from srpha.embedded.fabric.ibsim_server import IbsimServerError  # noqa: PLC0415
-    from srpha.embedded.fabric.worldspec import WorldSpecError  # noqa: PLC0415
+    from srpha.embedded.ibsim.server import IbsimServerError  # noqa: PLC0415
     from srpha.embedded.nbd.server import NbdServer, NbdServerError  # noqa: PLC0415
+    from srpha.embedded.worldspec import WorldSpecError  # noqa: PLC0415
     from srpha.lab.keep import keep_lab  # noqa: PLC0415
     from srpha.lab.lab import Lab, LabSettings  # noqa: PLC0415
     from srpha.lab.workload import WorkloadSettings  # noqa: PLC0415

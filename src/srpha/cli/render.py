@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from srpha.core.reconcile import PairStatus
+from srpha.core.connections.reconcile import PairStatus
 from srpha.operate.client import Json
 from srpha.operate.documents import Document
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from srpha.core.error_recovery import RecoveryMode
-from srpha.embedded.fabric.roles import world_of_topology
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.embedded.roles import world_of_topology
+from srpha.embedded.worldspec import WorldSpec
 
 
 class ChoiceError(Exception):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
+from srpha.core.connections.path_guard import is_healthy
 from srpha.core.events import Event, EventKind, Severity
-from srpha.core.path_guard import is_healthy
-from srpha.core.remote_port import RemotePortState
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.core.seams import Connection, MapInfo, PathInfo, PathState
 
 _INFO: Final = Severity.INFO

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.wire.identifiers import Gid
 
 GSI_QPN: Final = 1

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from srpha.core.dm_walk import Way, aliveness_question, is_sign_of_life
-from srpha.core.pairs import PairKey
-from srpha.core.scan_result import DmAgent
+from srpha.core.connections.pairs import PairKey
+from srpha.core.discovery.dm_walk import Way, aliveness_question, is_sign_of_life
+from srpha.core.discovery.scan_result import DmAgent
 from srpha.core.seams import AddTargetError, Initiator, InitiatorError, MadError, MadPort
 from srpha.daemon.settings import Settings
 

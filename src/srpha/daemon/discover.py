@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from srpha.core.attempts import Attempts
-from srpha.core.inventory import Inventory
-from srpha.core.pairs import Pair
-from srpha.core.reconcile import Judgements, LocalPort, reconcile
-from srpha.core.scan_result import ScanResult
+from srpha.core.connections.attempts import Attempts
+from srpha.core.connections.pairs import Pair
+from srpha.core.connections.reconcile import Judgements, LocalPort, reconcile
+from srpha.core.discovery.inventory import Inventory
+from srpha.core.discovery.scan_result import ScanResult
 from srpha.core.seams import MadPort, MadPortGoneError, PortIdentity
 from srpha.daemon.scanner import Member, scan_subnet, subnets, trouble_of
 from srpha.daemon.settings import Settings

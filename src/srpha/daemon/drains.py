@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from srpha.core.drain import assess_drain, held_paths, hosts_of, paths_to_reinstate
+from srpha.core.connections.drain import assess_drain, held_paths, hosts_of, paths_to_reinstate
 from srpha.core.events import Event, EventKind, EventSink, Severity
 from srpha.core.seams import Connection, Initiator, InitiatorError, MapInfo, PathManager, PathManagerError
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from srpha.core.connections.path_guard import paths_to_fail, paths_to_reinstate
 from srpha.core.events import Event, EventKind, EventSink, Severity
-from srpha.core.path_guard import paths_to_fail, paths_to_reinstate
 from srpha.core.seams import MapInfo, PathManager, PathManagerError, PathState
 
 _RETRY: Final = 30.0

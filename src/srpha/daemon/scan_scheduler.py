@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from srpha.core.inventory import Inventory
-from srpha.core.scan_result import ScanResult
+from srpha.core.discovery.inventory import Inventory
+from srpha.core.discovery.scan_result import ScanResult
 from srpha.daemon.scanner import Member, check_unit, scan_subnet, subnets
 from srpha.daemon.settings import Settings
 from srpha.wire.notice import CapabilityTrap144, GidTrap, Trap

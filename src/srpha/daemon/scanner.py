@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from srpha.core.conversation import Question
-from srpha.core.discovery import Scan, UnitCheck
-from srpha.core.sa_questions import partitions
-from srpha.core.scan_result import IoUnit, ScanResult, Standing
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.conversation import Question
+from srpha.core.discovery.sa_questions import partitions
+from srpha.core.discovery.scan import Scan, UnitCheck
+from srpha.core.discovery.scan_result import IoUnit, ScanResult, Standing
+from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.core.seams import LinkLayer, LinkState, MadError, MadPort, PortIdentity
 from srpha.wire.identifiers import LID_UNICAST_MAX
 

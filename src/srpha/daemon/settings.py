@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from srpha.core.attempts import BackOff
-from srpha.core.reconcile import Policy, TargetRules
-from srpha.core.remote_port import RemotePortTimers
-from srpha.core.rules import Rules
-from srpha.core.scan_settings import ScanSettings
-from srpha.core.static_targets import StaticTarget
-from srpha.core.target_port import InitiatorExt, TargetPort
+from srpha.core.connections.attempts import BackOff
+from srpha.core.connections.reconcile import Policy, TargetRules
+from srpha.core.discovery.scan_settings import ScanSettings
+from srpha.core.recovery.remote_port import RemotePortTimers
+from srpha.core.targets.rules import Rules
+from srpha.core.targets.static_targets import StaticTarget
+from srpha.core.targets.target_port import InitiatorExt, TargetPort
 
 
 class TargetChoice(Protocol):

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from srpha.core.connections.shutdown import BlockUse, ShutdownPlan, devices_to_ask_for, plan_shutdown
 from srpha.core.seams import Connection, Initiator, InitiatorError, PathManager, PathManagerError
-from srpha.core.shutdown import BlockUse, ShutdownPlan, devices_to_ask_for, plan_shutdown
 
 _REMOVAL_LIMIT: Final = 30.0
 """Seconds to wait until the driver has removed what it was told to remove."""

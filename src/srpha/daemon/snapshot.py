@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from srpha.core.inventory import TargetStatus
-from srpha.core.pairs import OtherConnection, Pair
-from srpha.core.scan_result import ScanStatistics
+from srpha.core.connections.pairs import OtherConnection, Pair
+from srpha.core.discovery.inventory import TargetStatus
+from srpha.core.discovery.scan_result import ScanStatistics
 from srpha.core.seams import Connection, MapInfo, PortIdentity
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from srpha.core.sa_questions import sa_address
+from srpha.core.discovery.sa_questions import sa_address
 from srpha.core.seams import MadError, MadPort, MadPortGoneError, PortIdentity, ReceivedMad
 from srpha.daemon.scanner import trouble_of
 from srpha.daemon.settings import Settings

@@ -12,14 +12,14 @@ import errno
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from srpha.core.attempts import Attempts
-from srpha.core.dm_walk import Way
+from srpha.core.connections.attempts import Attempts
+from srpha.core.connections.pairs import Pair, PairKey, PairStatus
+from srpha.core.connections.reconcile import Judgements, LocalPort, Plan, reconcile
+from srpha.core.discovery.dm_walk import Way
+from srpha.core.discovery.inventory import Inventory, TargetChange
+from srpha.core.discovery.scan_result import ScanResult, Standing
 from srpha.core.events import Event, EventKind, EventSink, Severity
-from srpha.core.inventory import Inventory, TargetChange
-from srpha.core.pairs import Pair, PairKey, PairStatus
-from srpha.core.reconcile import Judgements, LocalPort, Plan, reconcile
-from srpha.core.remote_port import RemotePortState
-from srpha.core.scan_result import ScanResult, Standing
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.core.seams import Connection, Initiator, MadPort, PathManager
 from srpha.daemon.connector import Login, LoginOutcome
 from srpha.daemon.drains import DrainReport, Drains

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from srpha.core.connections.pairs import Pair, PairStatus
 from srpha.core.events import Event, EventKind, EventSink, Severity
-from srpha.core.pairs import Pair, PairStatus
-from srpha.core.remote_port import RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.core.seams import Connection, Initiator, InitiatorError
 from srpha.daemon.settings import Settings
 

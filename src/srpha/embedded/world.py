@@ -26,21 +26,21 @@ from srpha.embedded.fabric.faults import (
     TargetLeave,
     TargetRestart,
 )
-from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.hardware import Fabric, Port
-from srpha.embedded.fabric.mad_port import EmbeddedMadPort
-from srpha.embedded.fabric.rdma import RdmaPort
-from srpha.embedded.fabric.sm import SubnetManager, SubnetSettings
-from srpha.embedded.fabric.smi import SubnetManagement
 from srpha.embedded.fabric.topology import NodeKind
-from srpha.embedded.fabric.worldspec import HostPlan, TargetPlan, WorldSpec
 from srpha.embedded.initiator.initiator import EmbeddedInitiator
 from srpha.embedded.initiator.settings import InitiatorPort, InitiatorSettings
+from srpha.embedded.mads.gsi import GeneralServices
+from srpha.embedded.mads.mad_port import EmbeddedMadPort
 from srpha.embedded.multipath.engine import EmbeddedPathManager
 from srpha.embedded.multipath.settings import MultipathSettings
+from srpha.embedded.rdma.rdma_port import RdmaPort
+from srpha.embedded.subnet.sm import SubnetManager, SubnetSettings
+from srpha.embedded.subnet.smi import SubnetManagement
 from srpha.embedded.target.spec import IocSpec, SpecError, TargetLimits, TargetSpec, UnitSpec
 from srpha.embedded.target.srp_target import SrpTarget
 from srpha.embedded.target.transport import Attachment
+from srpha.embedded.worldspec import HostPlan, TargetPlan, WorldSpec
 from srpha.wire.scsi.alua import AccessState
 
 _ACCESS_STATES = {

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from srpha.core.connections.shutdown import BlockUse, UseKind
 from srpha.core.seams import PathManagerError
-from srpha.core.shutdown import BlockUse, UseKind
 from srpha.kernel.dm_ioctl import open_count
 from srpha.kernel.multipathd import MultipathdClient, MultipathdError
 from srpha.kernel.sysfs import Sysfs

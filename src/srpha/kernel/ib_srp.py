@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from srpha.core.add_target import InvalidLineError, TargetLine, address_gid, parse_target_line
 from srpha.core.hints import Hints
-from srpha.core.login_failure import destinations, explain_failure, scan_failure
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import AddTargetError, Connection, InitiatorError, Unwatch
+from srpha.core.targets.add_target import InvalidLineError, TargetLine, address_gid, parse_target_line
+from srpha.core.targets.login_failure import destinations, explain_failure, scan_failure
 from srpha.kernel.add_target_worker import AddTargetResult, AddTargetWorker
 from srpha.kernel.kernel_log import KernelLog, Kmsg
 from srpha.kernel.srp_hosts import HostReading, SrpHosts

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from srpha.core.multipath_conf import ConfFile, parse_conf
-from srpha.core.multipath_conflicts import Finding, find_conflicts
-from srpha.core.multipath_dropin import FILE_NAME, DropInSettings, make_dropin
+from srpha.core.multipath.conf import ConfFile, parse_conf
+from srpha.core.multipath.conflicts import Finding, find_conflicts
+from srpha.core.multipath.dropin import FILE_NAME, DropInSettings, make_dropin
 
 ETC: Final = Path("/etc")
 _SUFFIX: Final = ".conf"

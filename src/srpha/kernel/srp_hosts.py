@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from srpha.core.remote_port import InvalidTimersError, RemotePortState, RemotePortTimers
+from srpha.core.recovery.remote_port import InvalidTimersError, RemotePortState, RemotePortTimers
 from srpha.core.seams import Connection, DeviceInfo, DeviceState, InitiatorError
 from srpha.kernel.sysfs import AttributeGoneError, Sysfs, numbered
 from srpha.kernel.timers_writer import REMOTE_PORTS, read_timers

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from srpha.core.remote_port import InvalidTimersError, RemotePortTimers
+from srpha.core.recovery.remote_port import InvalidTimersError, RemotePortTimers
+from srpha.core.recovery.timer_order import TimerAttribute, TimerValues, plan_timer_writes
 from srpha.core.seams import InitiatorError
-from srpha.core.timer_order import TimerAttribute, TimerValues, plan_timer_writes
 from srpha.kernel.sysfs import AttributeGoneError, Sysfs, parse_integer
 
 REMOTE_PORTS = "class/srp_remote_ports"

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from srpha.embedded.fabric.faults import FAULT_USAGE, format_fault, parse_fault
-from srpha.embedded.fabric.ibsim_server import IbsimServer
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.ibsim.server import IbsimServer
 from srpha.embedded.nbd.export import exports_of
 from srpha.embedded.nbd.server import NbdServer
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.lab import Lab, LabHost, LabSettings
 from srpha.operate.client import Json
 from srpha.operate.control import control_app, listening, serve_control
@@ -72,7 +72,7 @@ async def keep_lab(
 
     ``ibsim`` names the sockets by which programs attach to the fabric. ``started`` is called once all are there. Raises
     :class:`~srpha.operate.client.ControlError`, :class:`~srpha.embedded.nbd.server.NbdServerError` or
-    :class:`~srpha.embedded.fabric.ibsim_server.IbsimServerError` when a socket cannot be had.
+    :class:`~srpha.embedded.ibsim.server.IbsimServerError` when a socket cannot be had.
     """
     with ExitStack() as stack:
         listener = stack.enter_context(listening(path))

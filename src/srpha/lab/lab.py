@@ -10,17 +10,17 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from srpha.core.error_recovery import RecoveryMode
 from srpha.core.events import Event, EventKind, Severity
 from srpha.core.original_state import StateRecord, record_state
-from srpha.core.remote_port import RemotePortTimers
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.daemon.settings import Settings
 from srpha.daemon.supervisor import Supervisor
 from srpha.embedded.fabric.faults import Fault, fault_kind, format_fault
-from srpha.embedded.fabric.worldspec import WorldSpec
 from srpha.embedded.initiator.settings import InitiatorSettings
 from srpha.embedded.multipath.settings import MultipathSettings
 from srpha.embedded.world import EmbeddedHost, World, WorldSettings
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.load import HostLoad
 from srpha.lab.workload import WorkloadSettings
 from srpha.operate.event_log import EventLog

@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from srpha.core.error_recovery import RecoveryMode
 from srpha.core.original_state import differences
-from srpha.core.remote_port import RemotePortState
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortState
 from srpha.core.seams import Connection, DeviceState, MapInfo, PathState
-from srpha.core.target_port import InitiatorExt
+from srpha.core.targets.target_port import InitiatorExt
 from srpha.embedded.fabric.faults import LinkDown, LinkUp, TargetJoin
 from srpha.embedded.fabric.topology import PortRef
-from srpha.embedded.fabric.worldspec import TargetPlan
+from srpha.embedded.worldspec import TargetPlan
 from srpha.lab.cables import parts_without
 from srpha.lab.lab import Lab, LabHost
 from srpha.lab.workload import IoStatistics

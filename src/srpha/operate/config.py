@@ -14,17 +14,17 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from srpha.core.access import AccessRule, AccessRules
-from srpha.core.attempts import BackOff
-from srpha.core.multipath_dropin import DropInSettings
-from srpha.core.openib_conf import OpenibConf, OpenibConfError, parse_openib_conf
-from srpha.core.remote_port import RemotePortTimers
-from srpha.core.rules import Rules, RuleSyntaxError, parse_rules
-from srpha.core.scan_settings import ScanSettings
-from srpha.core.static_targets import StaticTarget, conflicts, parse_static_target
-from srpha.core.target_mask import MASK_DIGITS, PortMasks, TargetMask, parse_mask, parse_port_masks
-from srpha.core.target_port import InitiatorExt, InitiatorExtMode
-from srpha.core.timer_policy import Queueing, WithoutPath, review_classes
+from srpha.core.compat.openib_conf import OpenibConf, OpenibConfError, parse_openib_conf
+from srpha.core.connections.attempts import BackOff
+from srpha.core.discovery.scan_settings import ScanSettings
+from srpha.core.multipath.dropin import DropInSettings
+from srpha.core.recovery.remote_port import RemotePortTimers
+from srpha.core.recovery.timer_policy import Queueing, WithoutPath, review_classes
+from srpha.core.targets.access import AccessRule, AccessRules
+from srpha.core.targets.rules import Rules, RuleSyntaxError, parse_rules
+from srpha.core.targets.static_targets import StaticTarget, conflicts, parse_static_target
+from srpha.core.targets.target_mask import MASK_DIGITS, PortMasks, TargetMask, parse_mask, parse_port_masks
+from srpha.core.targets.target_port import InitiatorExt, InitiatorExtMode
 from srpha.daemon.settings import Settings, TimerClass
 from srpha.operate.config_errors import ConfigError, key_lines, problem_lines, toml_problem
 from srpha.operate.config_model import CONFIG_FILE, RULES_FILE, Config, MaskTable

@@ -10,11 +10,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from srpha.core.attempts import BackOff
-from srpha.core.remote_port import RemotePortTimers
-from srpha.core.scan_settings import ScanSettings
-from srpha.core.static_targets import parse_static_target
-from srpha.core.target_mask import MASK_DIGITS, parse_mask, parse_port_masks
+from srpha.core.connections.attempts import BackOff
+from srpha.core.discovery.scan_settings import ScanSettings
+from srpha.core.recovery.remote_port import RemotePortTimers
+from srpha.core.targets.static_targets import parse_static_target
+from srpha.core.targets.target_mask import MASK_DIGITS, parse_mask, parse_port_masks
 from srpha.daemon.settings import Settings
 
 CONFIG_FILE: Final = "/etc/srpha/srpha.toml"
@@ -220,7 +220,7 @@ class TimersTable(_Table):
         return self
 
     def timers(self) -> RemotePortTimers:
-        """As the driver takes them; raises :class:`srpha.core.remote_port.InvalidTimersError`."""
+        """As the driver takes them; raises :class:`srpha.core.recovery.remote_port.InvalidTimersError`."""
         return RemotePortTimers(self.reconnect_delay, self.fast_io_fail_tmo, self.dev_loss_tmo)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from srpha.core.reconcile import Pair, PairStatus
-from srpha.core.scan_result import Standing
+from srpha.core.connections.reconcile import Pair, PairStatus
+from srpha.core.discovery.scan_result import Standing
 from srpha.core.seams import Connection, MapInfo, PathInfo, PathState
 from srpha.daemon.snapshot import Snapshot
 from srpha.operate.client import Json

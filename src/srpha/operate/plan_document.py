@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from srpha.core.pairs import Pair, PairStatus
+from srpha.core.connections.pairs import Pair, PairStatus
 from srpha.core.seams import Connection
 from srpha.daemon.snapshot import Snapshot
 from srpha.operate.client import Json

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from srpha.core.connections.pairs import PairStatus
 from srpha.core.events import EventKind, Severity
-from srpha.core.pairs import PairStatus
 from srpha.core.seams import Initiator, MadPort, PathManager, Unwatch
 from srpha.daemon.settings import Settings
 from srpha.daemon.shutdown import BlockDevices, Shutdown, ShutdownRefusedError

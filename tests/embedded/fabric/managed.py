@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 
 from srpha.core.seams import MadAddress
 from srpha.embedded.fabric.build import build_fabric
-from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.hardware import Fabric, Port
-from srpha.embedded.fabric.sm import SubnetManager, SubnetSettings
-from srpha.embedded.fabric.smi import SubnetManagement
 from srpha.embedded.fabric.topology import LinkSpec, NodeKind, NodeSpec, PortRef, Topology, default_node_guid
+from srpha.embedded.mads.gsi import GeneralServices
+from srpha.embedded.subnet.sm import SubnetManager, SubnetSettings
+from srpha.embedded.subnet.smi import SubnetManagement
 from srpha.wire.layout import Structure
 from srpha.wire.mad import Method
 from srpha.wire.sa import SaHeader, sa_request

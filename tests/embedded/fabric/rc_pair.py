@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from srpha.embedded.fabric.rc_outcome import CloseReason
-from srpha.embedded.fabric.rc_requester import Requester
-from srpha.embedded.fabric.rc_responder import Responder
-from srpha.embedded.fabric.rdma_memory import RegionTable
+from srpha.embedded.rdma.memory import RegionTable
+from srpha.embedded.rdma.rc_outcome import CloseReason
+from srpha.embedded.rdma.rc_requester import Requester
+from srpha.embedded.rdma.rc_responder import Responder
 from srpha.wire.rc import Opcode, RcAddress, unpack
 
 Fate = Callable[[bytes], int]

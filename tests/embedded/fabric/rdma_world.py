@@ -7,9 +7,9 @@ from collections.abc import Callable
 from by_hand import configure, make_fabric
 
 from srpha.core.seams import MadAddress
-from srpha.embedded.fabric.gsi import GeneralServices
 from srpha.embedded.fabric.hardware import Port
-from srpha.embedded.fabric.rdma import CloseReason, ConnectOptions, ConnectRequest, RcConnection, RdmaPort
+from srpha.embedded.mads.gsi import GeneralServices
+from srpha.embedded.rdma.rdma_port import CloseReason, ConnectOptions, ConnectRequest, RcConnection, RdmaPort
 from srpha.wire.cm import CmAttribute, CmMessage, attribute_of, pack_mad, unpack_mad
 from srpha.wire.sa import PathRecord
 

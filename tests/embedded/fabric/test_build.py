@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 from srpha.embedded.fabric.build import build_fabric
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.worldspec import WorldSpec
 from srpha.wire.smp import PhysState, PortCapability, PortState
 from tests.embedded.fabric.by_hand import make_fabric
 

@@ -21,7 +21,7 @@ from srpha.embedded.fabric.topology import (
     load_topology,
     parse_topology,
 )
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.worldspec import WorldSpec
 
 DEBIAN_EXAMPLES = Path("/usr/share/doc/ibsim-utils/net-examples")
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from srpha.core.seams import LinkState, MadAddress, MadPortGoneError, MadTimeoutError, PortIdentity
-from srpha.embedded.fabric.rdma import CloseReason, CmRejectedError, ConnectOptions
-from srpha.embedded.fabric.rdma_memory import RegionTable
+from srpha.embedded.rdma.memory import RegionTable
+from srpha.embedded.rdma.rdma_port import CloseReason, CmRejectedError, ConnectOptions
 from srpha.wire.identifiers import Gid
 from srpha.wire.sa import PathRecord, decode_record, sa_error, sa_response
 from srpha.wire.scsi import vpd

@@ -12,13 +12,13 @@ import pytest
 from scripted import LINE, REJECTED, TARGET_GID, Target
 from world import Io, read, submit, write
 
-from srpha.core.error_recovery import RecoveryMode
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import AddTargetError, DeviceState, InitiatorError
-from srpha.embedded.fabric.rdma import CloseReason, CmRejectedError, CmTimeoutError, ConnectError, PortDownError
 from srpha.embedded.initiator.device import ScsiDisk
 from srpha.embedded.initiator.initiator import EmbeddedInitiator
 from srpha.embedded.initiator.settings import InitiatorPort, InitiatorSettings
+from srpha.embedded.rdma.rdma_port import CloseReason, CmRejectedError, CmTimeoutError, ConnectError, PortDownError
 from srpha.wire.class_port_info import ClassPortInfo
 from srpha.wire.identifiers import Gid
 from srpha.wire.scsi.cdb import Op

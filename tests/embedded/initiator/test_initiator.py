@@ -6,8 +6,8 @@ import errno
 import pytest
 from world import read, world, write
 
-from srpha.core.error_recovery import RecoveryMode
-from srpha.core.remote_port import RemotePortState, RemotePortTimers
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortState, RemotePortTimers
 from srpha.core.seams import AddTargetError, DeviceState
 from srpha.embedded.initiator.settings import InitiatorSettings
 from srpha.wire.scsi.status import HostByte, ScsiStatus

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from managed import Subnet, two_switches
 
 from srpha.core.scsi_io import ScsiCommand
-from srpha.embedded.fabric.mad_port import EmbeddedMadPort
-from srpha.embedded.fabric.rdma import RdmaPort
 from srpha.embedded.initiator.device import ScsiDisk
 from srpha.embedded.initiator.initiator import EmbeddedInitiator
 from srpha.embedded.initiator.settings import InitiatorPort, InitiatorSettings
+from srpha.embedded.mads.mad_port import EmbeddedMadPort
+from srpha.embedded.rdma.rdma_port import RdmaPort
 from srpha.embedded.target.spec import IocSpec, TargetSpec, UnitSpec
 from srpha.embedded.target.srp_target import SrpTarget
 from srpha.embedded.target.transport import Attachment

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from srpha.core.fencing import FencePolicy
+from srpha.core.multipath.fencing import FencePolicy
 from srpha.core.multipath.policy import NoPathRetry, SelectorKind
 from srpha.core.scsi_io import ScsiCommand
 from srpha.core.seams import DeviceState

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from srpha.core.fencing import Release
+from srpha.core.multipath.fencing import Release
 from srpha.core.scsi_io import Nexus
 from srpha.core.seams import InitiatorError
 from srpha.embedded.multipath.fences import FenceCoordinator

@@ -5,7 +5,7 @@ import errno
 
 import pytest
 
-from srpha.core.fencing import FencePolicy
+from srpha.core.multipath.fencing import FencePolicy
 from srpha.core.multipath.policy import NoPathRetry, SelectorKind
 from srpha.core.seams import DeviceState
 from srpha.embedded.multipath.device import BlockIo, BlockIoError, IoKind

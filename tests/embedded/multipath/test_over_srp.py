@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from srpha.core.fencing import FencePolicy
+from srpha.core.multipath.fencing import FencePolicy
 from srpha.core.multipath.policy import NoPathRetry
 from srpha.core.seams import PathState
 from srpha.embedded.multipath.engine import EmbeddedPathManager

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from srpha.embedded.fabric.cm_connect import CmRejectedError, ConnectOptions
-from srpha.embedded.fabric.gsi import GeneralServices
-from srpha.embedded.fabric.rc_connection import RcConnection
-from srpha.embedded.fabric.rc_outcome import CloseReason
-from srpha.embedded.fabric.rdma import RdmaPort
+from srpha.embedded.mads.gsi import GeneralServices
+from srpha.embedded.rdma.cm_connect import CmRejectedError, ConnectOptions
+from srpha.embedded.rdma.rc_connection import RcConnection
+from srpha.embedded.rdma.rc_outcome import CloseReason
+from srpha.embedded.rdma.rdma_port import RdmaPort
 from srpha.embedded.target.hold import Hold
 from srpha.embedded.target.spec import TargetSpec
 from srpha.embedded.target.srp_target import SrpTarget

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpha.embedded.fabric.rc_outcome import CloseReason
+from srpha.embedded.rdma.rc_outcome import CloseReason
 from srpha.embedded.target.data_buffers import BadBufferError, Fetch, check_buffer, place, read_table
 from srpha.wire.identifiers import Gid
 from srpha.wire.srp_io import BufferFormat, DataBuffer, MemoryDescriptor, direct_buffer, immediate_buffer

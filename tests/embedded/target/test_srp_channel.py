@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srpha.embedded.fabric.rc_outcome import CloseReason
+from srpha.embedded.rdma.rc_outcome import CloseReason
 from srpha.embedded.target.outcome import BUSY
 from srpha.embedded.target.spec import TargetLimits, UnitSpec
 from srpha.embedded.target.srp_channel import ChannelEnd, LogoutReason

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import pytest
 
-from srpha.embedded.fabric.cm_connect import CmRejectedError, CmTimeoutError, PortDownError
 from srpha.embedded.fabric.ports import Port
-from srpha.embedded.fabric.rc_outcome import CloseReason
+from srpha.embedded.rdma.cm_connect import CmRejectedError, CmTimeoutError, PortDownError
+from srpha.embedded.rdma.rc_outcome import CloseReason
 from srpha.embedded.target.hold import HoldScope
 from srpha.embedded.target.spec import SpecError, TargetLimits
 from srpha.embedded.target.srp_target import DEVICE_MANAGEMENT_BIT, SrpTarget, TargetState

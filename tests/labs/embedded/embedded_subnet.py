@@ -15,9 +15,9 @@ from pathlib import Path
 from ibsim_fabric import HERE, USUAL, Flags
 
 from srpha.embedded.fabric.faults import SmLoss
-from srpha.embedded.fabric.ibsim_server import DEFAULT_LIMIT, IbsimServer
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.ibsim.server import DEFAULT_LIMIT, IbsimServer
 from srpha.embedded.world import World, WorldSettings
+from srpha.embedded.worldspec import WorldSpec
 
 _numbers = itertools.count()
 

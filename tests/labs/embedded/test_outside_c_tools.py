@@ -12,13 +12,13 @@ import pytest
 from embedded_subnet import Subnet
 from ibsim_fabric import SLOW, srpha
 
-from srpha.core.add_target import format_target_line
-from srpha.core.scan_result import Standing
+from srpha.core.discovery.scan_result import Standing
+from srpha.core.targets.add_target import format_target_line
 from srpha.daemon.scanner import Member, scan_subnet
 from srpha.daemon.settings import Settings
 from srpha.embedded.fabric.faults import LinkDown, TargetCrash, TargetJoin
 from srpha.embedded.fabric.topology import NodeKind, PortRef, load_topology
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.generate import WorldShape, generate_world
 from srpha.wire.smp import PortState
 

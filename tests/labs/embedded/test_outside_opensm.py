@@ -12,13 +12,13 @@ import pytest
 from embedded_subnet import Subnet, wait_for
 from ibsim_fabric import Flags
 
-from srpha.core.scan_result import ScanResult, Standing
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.scan_result import ScanResult, Standing
+from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.daemon.scanner import Member, scan_subnet
 from srpha.embedded.fabric.faults import LinkDown, LinkUp, SmStart
 from srpha.embedded.fabric.hardware import Port
 from srpha.embedded.fabric.topology import NodeKind, PortRef
-from srpha.embedded.fabric.worldspec import WorldSpec
+from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.generate import WorldShape, generate_world
 from srpha.wire.smp import PortCapability, PortState
 

@@ -12,11 +12,11 @@ import json
 import sys
 from collections.abc import Mapping
 
-from srpha.core.add_target import format_target_line
-from srpha.core.sa_questions import SaQuestions, read_one
-from srpha.core.scan_result import ScanResult, Standing
-from srpha.core.scan_settings import ScanSettings
+from srpha.core.discovery.sa_questions import SaQuestions, read_one
+from srpha.core.discovery.scan_result import ScanResult, Standing
+from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.core.seams import MadPort, MadPortGoneError
+from srpha.core.targets.add_target import format_target_line
 from srpha.daemon.scanner import Member, scan_subnet, subnets, trouble_of
 from srpha.daemon.settings import Settings
 from srpha.daemon.subscriptions import Subscriptions

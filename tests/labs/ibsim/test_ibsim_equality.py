@@ -12,7 +12,7 @@ from ibsim_targets import Iocs, Targets, many_services, one_ioc
 from ibsim_topologies import DEBIAN, Net, describe, random_net
 from ibsim_types import MakeFabric, MakeTargets
 
-from srpha.core.add_target import parse_target_line
+from srpha.core.targets.add_target import parse_target_line
 from srpha.embedded.fabric.topology import load_topology
 
 pytestmark = [

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from srpha.core.error_recovery import TaskManagementOutcome
-from srpha.embedded.fabric.rdma import CloseReason, RcConnection, RdmaPort
+from srpha.core.recovery.error_recovery import TaskManagementOutcome
+from srpha.embedded.rdma.rdma_port import CloseReason, RcConnection, RdmaPort
 from srpha.wire.errors import DecodeError
 from srpha.wire.scsi.status import HostByte, ScsiStatus
 from srpha.wire.srp import (

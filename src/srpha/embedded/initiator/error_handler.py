@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from srpha.core.error_recovery import (
+from srpha.core.recovery.error_recovery import (
     AbortTask,
     ErrorLadder,
     FinishAborted,

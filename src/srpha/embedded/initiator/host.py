@@ -1,7 +1,8 @@
 """A scsi_host of the embedded initiator: one connection to one target, its disks, its states and its recovery.
 
-The host carries out what :class:`~srpha.core.remote_port.RemotePort` decides. Where a command is at any time is plain:
-waiting in its unit's queue, outstanding on a channel, stranded (its channel is gone, its fate is not decided), or done.
+The host carries out what :class:`~srpha.core.recovery.remote_port.RemotePort` decides. Where a command is at any time
+is plain: waiting in its unit's queue, outstanding on a channel, stranded (its channel is gone, its fate is not
+decided), or done.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
-from srpha.core.add_target import TargetLine
-from srpha.core.error_recovery import TaskManagementOutcome
-from srpha.core.remote_port import RemotePort, RemotePortEffect, RemotePortState, RemotePortTimers
+from srpha.core.recovery.error_recovery import TaskManagementOutcome
+from srpha.core.recovery.remote_port import RemotePort, RemotePortEffect, RemotePortState, RemotePortTimers
 from srpha.core.scsi_io import Nexus, ScsiCommand, UnitIdentity
 from srpha.core.seams import AddTargetError, Connection, DeviceInfo, DeviceState
+from srpha.core.targets.add_target import TargetLine
 from srpha.embedded.initiator.backlog import Backlog, Completions
 from srpha.embedded.initiator.channel import Channel
 from srpha.embedded.initiator.device import ScsiDisk, UnitQueue

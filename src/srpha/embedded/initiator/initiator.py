@@ -6,11 +6,11 @@ import asyncio
 import errno
 from collections.abc import Callable, Coroutine, Mapping
 
-from srpha.core.add_target import InvalidLineError, TargetLine, parse_target_line
 from srpha.core.hints import Hints
-from srpha.core.remote_port import RemotePortTimers
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.core.scsi_io import DeviceEvent, Nexus, ScsiDevice
 from srpha.core.seams import AddTargetError, Connection, InitiatorError, MadPortGoneError, Unwatch
+from srpha.core.targets.add_target import InvalidLineError, TargetLine, parse_target_line
 from srpha.embedded.initiator.device import ScsiDisk
 from srpha.embedded.initiator.host import ScsiHost
 from srpha.embedded.initiator.login import log_in

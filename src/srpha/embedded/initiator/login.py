@@ -10,11 +10,11 @@ import errno
 from dataclasses import dataclass
 from typing import Final
 
-from srpha.core.add_target import TargetLine
 from srpha.core.seams import AddTargetError, MadAddress, MadError, MadPortGoneError, MadTimeoutError, PortIdentity
-from srpha.embedded.fabric.rdma import CmRejectedError, ConnectError, ConnectOptions, RcConnection
+from srpha.core.targets.add_target import TargetLine
 from srpha.embedded.initiator.channel import RESERVED_CREDITS, Channel
 from srpha.embedded.initiator.settings import InitiatorPort, InitiatorSettings
+from srpha.embedded.rdma.rdma_port import CmRejectedError, ConnectError, ConnectOptions, RcConnection
 from srpha.wire.class_port_info import ClassPortInfo
 from srpha.wire.cm_reject import RejectReason
 from srpha.wire.errors import DecodeError

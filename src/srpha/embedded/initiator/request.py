@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from srpha.core.scsi_io import ScsiCommand
-from srpha.embedded.fabric.rdma_memory import MemoryRegion
+from srpha.embedded.rdma.memory import MemoryRegion
 
 if TYPE_CHECKING:
     from srpha.embedded.initiator.device import UnitQueue

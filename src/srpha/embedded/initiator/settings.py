@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from srpha.core.error_recovery import RecoveryMode
-from srpha.core.remote_port import RemotePortTimers
+from srpha.core.recovery.error_recovery import RecoveryMode
+from srpha.core.recovery.remote_port import RemotePortTimers
 from srpha.core.seams import MadPort
-from srpha.embedded.fabric.rdma import RdmaPort
+from srpha.embedded.rdma.rdma_port import RdmaPort
 
 
 @dataclass(frozen=True, slots=True)

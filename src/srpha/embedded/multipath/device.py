@@ -2,7 +2,8 @@
 
 Every attempt of an I/O is a command object of its own, and a read attempt has a buffer of its own. A completion counts
 only when its command is still out on its path, so an I/O completes exactly once however often, or late, a device
-answers. A write-class command that was caught on a failed path waits for its fence (:mod:`srpha.core.fencing`).
+answers. A write-class command that was caught on a failed path waits for its fence
+(:mod:`srpha.core.multipath.fencing`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from srpha.core.fencing import FencePolicy, Release
 from srpha.core.multipath.disposition import BlockStatus, Disposition, SideEffect, Verdict, classify
+from srpha.core.multipath.fencing import FencePolicy, Release
 from srpha.core.multipath.map_state import MapState
 from srpha.core.scsi_io import ScsiCommand, ScsiDevice, UnitIdentity
 from srpha.embedded.multipath.fences import FenceCoordinator

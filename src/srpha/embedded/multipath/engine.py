@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from srpha.core.fencing import Fencer
 from srpha.core.hints import Hints
 from srpha.core.multipath.checker import USABLE, difference
 from srpha.core.multipath.disposition import SideEffect
+from srpha.core.multipath.fencing import Fencer
 from srpha.core.multipath.path_check import PathCheck
 from srpha.core.scsi_io import DeviceSource, Nexus, ScsiDevice, UnitIdentity
 from srpha.core.seams import CheckerState, DeviceState, MapInfo, PathManagerError, Unwatch

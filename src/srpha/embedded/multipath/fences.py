@@ -1,4 +1,4 @@
-"""Fences of all maps: asks the initiator to end dead nexuses and lets held writes go (rules: srpha.core.fencing)."""
+"""Fences of all maps: has dead nexuses ended, and lets held writes go (rules: srpha.core.multipath.fencing)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from srpha.core.fencing import FenceLedger, Fencer, Release
+from srpha.core.multipath.fencing import FenceLedger, Fencer, Release
 from srpha.core.scsi_io import Nexus, ScsiDevice
 from srpha.core.seams import InitiatorError
 

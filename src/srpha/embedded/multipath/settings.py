@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from srpha.core.fencing import FencePolicy
+from srpha.core.multipath.fencing import FencePolicy
 from srpha.core.multipath.policy import (
     Failback,
     GroupingPolicy,

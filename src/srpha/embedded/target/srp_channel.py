@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Final, Protocol
 
-from srpha.embedded.fabric.rc_outcome import CloseReason
+from srpha.embedded.rdma.rc_outcome import CloseReason
 from srpha.embedded.target import task_management
 from srpha.embedded.target.data_buffers import BadBufferError, Pieces, check_buffer, place
 from srpha.embedded.target.hold import Hold

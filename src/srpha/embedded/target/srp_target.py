@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Final
 
 from srpha.core.seams import Unwatch
-from srpha.embedded.fabric.cm_connect import ConnectError
+from srpha.embedded.rdma.cm_connect import ConnectError
 from srpha.embedded.target.dm_agent import DeviceManagementAgent
 from srpha.embedded.target.hold import Hold, HoldScope
 from srpha.embedded.target.io_unit import IoUnit

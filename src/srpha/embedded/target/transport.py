@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from srpha.core.seams import MadAddress, ReceivedMad, Unwatch
-from srpha.embedded.fabric.rc_outcome import CloseReason
+from srpha.embedded.rdma.rc_outcome import CloseReason
 from srpha.wire.identifiers import Gid
 
 
@@ -52,7 +52,7 @@ class ConnectRequest(Protocol):
         ...
 
     def accept(self, private_data: bytes = b"") -> Channel:
-        """Answer REP; raises :class:`~srpha.embedded.fabric.cm.PortDownError`."""
+        """Answer REP; raises :class:`~srpha.embedded.rdma.cm.PortDownError`."""
         ...
 
     def reject(self, reason: int, ari: bytes = b"", private_data: bytes = b"") -> None: ...

@@ -1,0 +1,1 @@
+"""Formats of rdma-core and OFED that are read or printed as they are."""

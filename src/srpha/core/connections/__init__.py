@@ -1,0 +1,1 @@
+"""Desired against actual connections: pairs, reconciliation, attempts, drains, the guard of paths."""

@@ -1,0 +1,1 @@
+"""Remote ports, their timers, and the error-recovery ladder."""

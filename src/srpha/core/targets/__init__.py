@@ -1,0 +1,1 @@
+"""Target ports and logins: the add_target line, rules, named targets, refusals explained."""

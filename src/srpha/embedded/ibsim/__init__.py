@@ -1,0 +1,1 @@
+"""The embedded fabric over ibsim's socket protocol, for programs outside."""

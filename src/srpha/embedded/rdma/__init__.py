@@ -1,0 +1,1 @@
+"""Reliable connections and connection management on the ports of the embedded fabric."""

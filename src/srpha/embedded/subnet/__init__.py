@@ -1,0 +1,1 @@
+"""Subnet management and administration of the embedded fabric."""
