@@ -18,7 +18,7 @@ help: ## list the targets
 demo: $(VENV)/.stamp-run ## install srpha into .venv and run its demonstration
 	@$(BIN)/srpha demo
 
-test: $(VENV)/.stamp-dev $(VENV)/.stamp-outside ## run every test, outside tools and seed campaigns included (SEEDS=10)
+test: lint $(VENV)/.stamp-outside ## lint, types and every test, outside tools and seed campaigns included (SEEDS=10)
 	@$(PYTEST) --seeds $(SEEDS)
 
 check: lint ## lint, types and the tests that need neither outside tools nor campaigns
