@@ -17,6 +17,8 @@ from srpha.operate.client import ControlClient, ControlError, ControlRefusedErro
 REFUSED: Final = 1
 NO_ANSWER: Final = 2
 _SHUTDOWN_LIMIT: Final = 120.0
+_ROW: Final = 160
+"""Columns that a row may take before a value is cut short; the terminal wraps what is longer than itself."""
 
 
 def show_plan(*, as_json: bool, socket: Path | None, once: bool, config: Path | None) -> int:
@@ -129,7 +131,7 @@ def _judge(answer: Json, *, quiet: bool) -> int:
     hosts = documents(answer["hosts"] if isinstance(answer, dict) else None)
     if not quiet:
         console = Console(highlight=False)
-        console.width = max(console.width, 160)
+        console.width = max(console.width, _ROW)
         for document in hosts:
-            console.print(plan_view(document))
+            console.print(plan_view(document), soft_wrap=True)
     return 0 if all(fulfilled(document) for document in hosts) else REFUSED

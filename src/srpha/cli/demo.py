@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
+from srpha.cli.read_console import ReadConsole, ReaderLeftError
 from srpha.cli.render import event_line, paths_table, steps_panel
 from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world
 from srpha.core.events import EventKind
@@ -44,12 +45,15 @@ def run_demo(
     try:
         spec = with_late_target(choose_world(topology))
         settings = _settings(recovery, seed, fast)
-        report = _run(_play(spec, settings, quiet=as_json, live=not fast, capture=capture), fast)
+        console = ReadConsole(stderr=as_json, quiet=as_json, highlight=False)
+        report = _run(console.while_read(_play(spec, settings, console, live=not fast, capture=capture)), fast)
     except (ChoiceError, WorldSpecError, OSError) as error:
         typer.echo(f"srpha demo: {error}", err=True)
         return 2
     except KeyboardInterrupt:
         return 130
+    except ReaderLeftError:
+        return 141
     if as_json:
         typer.echo(json.dumps(report.document(), indent=2))
     return 0 if report.ok else 1
@@ -67,15 +71,17 @@ def _run(play: Coroutine[None, None, T], fast: bool) -> T:
     return run_virtual(play, limit=_VIRTUAL_LIMIT) if fast else asyncio.run(play)
 
 
-async def _play(spec: WorldSpec, settings: LabSettings, *, quiet: bool, live: bool, capture: Path | None) -> Report:
+async def _play(
+    spec: WorldSpec, settings: LabSettings, console: Console, *, live: bool, capture: Path | None
+) -> Report:
+    live = live and console.is_terminal and not console.quiet
     with ExitStack() as stack:
-        console = Console(stderr=quiet, quiet=quiet, highlight=False)
         lab = Lab(spec, settings)
         if capture is not None:
             writer = PcapWriter(stack.enter_context(capture.open("wb")), mads_only=True)
             stack.callback(writer.attach(lab.world.fabric))
         start = asyncio.get_running_loop().time()
-        if live and console.is_terminal and not quiet:
+        if live:
             screen = _Screen(console, lab, start)
             stack.enter_context(screen.live)
             scenario = Scenario(lab, told=screen.tell)
@@ -85,7 +91,7 @@ async def _play(spec: WorldSpec, settings: LabSettings, *, quiet: bool, live: bo
         console.print(Text(_opening(spec, settings), style="bold"), soft_wrap=True)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(lab.run())
-            if live and console.is_terminal and not quiet:
+            if live:
                 refreshing = group.create_task(screen.keep_fresh())
                 report = await scenario.run()
                 refreshing.cancel()

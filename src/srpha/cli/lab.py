@@ -14,9 +14,8 @@ from srpha.operate.client import SOCKET_VARIABLE, ControlClient, ControlError, J
 
 
 def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, ibsim: str | None, socket: Path | None) -> int:
-    """Run a lab in the foreground; 0 when stopped, 2 when it cannot start."""
-    from rich.console import Console  # noqa: PLC0415
-
+    """Run a lab in the foreground; 0 when stopped or when nobody reads its output any more, 2 when it cannot start."""
+    from srpha.cli.read_console import ReadConsole, ReaderLeftError  # noqa: PLC0415
     from srpha.cli.render import event_line  # noqa: PLC0415
     from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world  # noqa: PLC0415
     from srpha.embedded.ibsim.server import IbsimServerError  # noqa: PLC0415
@@ -27,7 +26,7 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, ibsim: st
     from srpha.lab.workload import WorkloadSettings  # noqa: PLC0415
     from srpha.operate.documents import event_document  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = ReadConsole(highlight=False)
     path = socket or default_socket()
 
     def started(lab: Lab, disks: tuple[NbdServer, ...]) -> None:
@@ -55,11 +54,12 @@ def lab_up(*, file: Path | None, recovery: str, seed: int, load: bool, ibsim: st
             timer_floor=1e-3,
             load=WorkloadSettings(workers=1, mean_pause=0.02) if load else None,
         )
-        asyncio.run(keep_lab(choose_world(file), settings, path, started, ibsim=ibsim))
+        work = keep_lab(choose_world(file), settings, path, started, ibsim=ibsim)
+        asyncio.run(console.while_read(work))
     except (ChoiceError, WorldSpecError, ControlError, NbdServerError, IbsimServerError) as error:
         typer.echo(f"srpha lab up: {error}", err=True)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ReaderLeftError):
         return 0
     return 0
 

@@ -7,11 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from srpha.cli.render import documents, word
+from srpha.core.connections.pairs import PairStatus
 from srpha.operate.documents import Document
 
 
 def plan_view(document: Document) -> Group:
-    """Local ports and target ports that cannot be used, then every pair with its reason."""
+    """Local ports and target ports that cannot be used, then every pair, and why it is not connected."""
     parts: list[Table | Text] = []
     for port in documents(document["ports"]):
         if port["drained"] or not port["usable"]:
@@ -24,7 +25,7 @@ def plan_view(document: Document) -> Group:
     ]
     pairs = documents(document["pairs"])
     if pairs:
-        parts.append(_pairs(pairs))
+        parts += [_pairs(pairs), *_reasons(pairs)]
     else:
         parts.append(Text("no target port is known to any local port"))
     for other in documents(document["others"]):
@@ -39,16 +40,24 @@ def _pairs(pairs: list[Document]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("from port", "to target port", "desired", "actual", "status"):
         table.add_column(name, no_wrap=True)
-    table.add_column("why")
     for pair in pairs:
-        wait = pair["next_attempt_in"]
-        later = f"; next try in {wait:.0f} s" if isinstance(wait, int | float) else ""
         table.add_row(
             str(pair["local_port"]),
             str(pair["target_port"]),
             "yes" if pair["desired"] else "no",
             f"host{pair['host']} {pair['actual']}" if pair["host"] is not None else "-",
             word(pair["status"]),
-            f"{pair['reason']}{later}",
         )
     return table
+
+
+def _reasons(pairs: list[Document]) -> list[Text]:
+    """Why a pair is not connected, a line each."""
+    reasons: list[Text] = []
+    for pair in pairs:
+        if pair["status"] != PairStatus.CONNECTED.value and pair["reason"]:
+            wait = pair["next_attempt_in"]
+            later = f"; next try in {wait:.0f} s" if isinstance(wait, int | float) else ""
+            ends = f"{pair['local_port']} -> {pair['target_port']}: "
+            reasons.append(Text(ends, style="dim").append(f"{pair['reason']}{later}", style="yellow"))
+    return reasons and [Text(), *reasons]
