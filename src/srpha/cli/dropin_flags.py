@@ -99,13 +99,13 @@ class Flags:
         """Limits of a scan. ``-t`` is the whole patience with one question, in which it is sent ``-r`` times more.
 
         So a silent target costs the time that it always did in practice (srp_daemon never sent again), while a lost
-        datagram costs a fraction of it.
+        datagram costs a fraction of it. Without both, a target that is silent where others answer is given up early.
         """
         if self.timeout is None and self.retries is None:
             return ScanSettings()
         retries = DEFAULT_RETRIES if self.retries is None else self.retries
         timeout = (self.timeout or DEFAULT_TIMEOUT) / 1000 / (retries + 1)
-        return ScanSettings(timeout=timeout, retries=retries, sa_timeout=timeout, sa_retries=retries)
+        return ScanSettings(timeout=timeout, retries=retries, haste=None, sa_timeout=timeout, sa_retries=retries)
 
     @property
     def listing(self) -> bool:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from srpha.core.discovery.conversation import Question
 from srpha.core.discovery.sa_questions import partitions
 from srpha.core.discovery.scan import Scan, UnitCheck
-from srpha.core.discovery.scan_result import IoUnit, ScanResult, Standing
+from srpha.core.discovery.scan_result import IoUnit, ScanResult
 from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.core.seams import LinkLayer, LinkState, MadError, MadPort, PortIdentity
 from srpha.wire.identifiers import LID_UNICAST_MAX
 
 _ASKERS_TRIED = 3
 """Local ports that try to reach a silent subnet administrator before a scan fails."""
+
+_PROGRESS_GAP = 0.02
+"""Least seconds between two tellings of what is new: each has its listener compare and decide."""
 
 Knowledge: TypeAlias = Callable[[Collection[str]], Mapping[int, IoUnit]]
 """Gives the known units of the local ports named."""
@@ -112,8 +115,10 @@ async def _scan_once(
 async def _drive(scan: Scan, members: Sequence[Member], progress: Progress | None) -> None:
     """Send a scan's questions and hand it the answers until it is done."""
     ports = {member.identity.name: member.port for member in members}
+    loop = asyncio.get_running_loop()
     news = asyncio.Event()
-    told: set[int] = set()
+    asking: dict[int, asyncio.Task[None]] = {}
+    told_at = -_PROGRESS_GAP
 
     async def put(question: Question) -> None:
         ask = question.ask
@@ -123,31 +128,32 @@ async def _drive(scan: Scan, members: Sequence[Member], progress: Progress | Non
             )
         except MadError:
             reply = None
-        scan.answer(question.number, reply, _now())
+        asking.pop(question.number, None)
+        scan.answer(question.number, reply, loop.time())
         news.set()
 
     async with asyncio.TaskGroup() as group:
-        while not scan.done:
-            for question in scan.questions(_now()):
-                group.create_task(put(question))
+        while True:
             news.clear()
+            for question in scan.questions(loop.time()):
+                asking[question.number] = group.create_task(put(question))
+            for number in scan.lapsed():
+                if (task := asking.pop(number, None)) is not None:
+                    task.cancel()
             wake = scan.wake
+            if progress is not None and scan.has_news:
+                if scan.done or loop.time() >= told_at + _PROGRESS_GAP:
+                    told_at = loop.time()
+                    progress(scan.news(told_at))
+                else:
+                    wake = told_at + _PROGRESS_GAP if wake is None else min(wake, told_at + _PROGRESS_GAP)
+            if scan.done:
+                break
             try:
                 async with asyncio.timeout_at(wake):
                     await news.wait()
             except TimeoutError:
                 pass
-            if progress is not None and scan.walked > len(told):
-                progress(_untold(scan.result(_now()), told))
-
-
-def _untold(result: ScanResult, told: set[int]) -> ScanResult:
-    """The part of an unfinished result that has not been told yet."""
-    fresh = tuple(
-        unit for unit in result.units if unit.standing in (Standing.FOUND, Standing.SILENT) and unit.guid not in told
-    )
-    told.update(unit.guid for unit in fresh)
-    return replace(result, units=fresh)
 
 
 def _now() -> float:

@@ -41,6 +41,11 @@ def drive(scan: Scan, subnet: ScriptedSubnet) -> Run:
             wait = LATENCY if reply is not None else ask.timeout * (ask.retries + 1)
             order += 1
             heapq.heappush(flying, (now + wait, order, question.number, reply))
+        if scan.done:
+            break
+        lapsed = set(scan.lapsed())
+        flying = [item for item in flying if item[2] not in lapsed]
+        heapq.heapify(flying)
         most = max(most, len(flying))
         if flying and (scan.wake is None or flying[0][0] <= scan.wake):
             now, _, number, reply = heapq.heappop(flying)
@@ -117,7 +122,35 @@ def test_silent_unit_costs_only_its_own_time() -> None:
     assert silent.reason == "no answer from its Device Management agent, asked from mlx5_0/1"
     assert run.result.complete
     assert run.result.statistics.timeouts == 1
+    assert run.result.statistics.queries == 4 + 18 * 3 + 3
+    assert run.end == pytest.approx(0.5, abs=0.05)
+
+
+def test_silent_unit_gets_all_its_time_where_nobody_shows_what_is_prompt() -> None:
+    units = [srp_unit(1), srp_unit(2)]
+    units[0].silent = True
+    for ports in (1, 2):
+        run = scan(ScriptedSubnet(ports=[local_port(n + 1) for n in range(ports)], units=units))
+        assert run.end == pytest.approx(3.0, abs=0.1)
+
+
+def test_silent_unit_that_was_found_before_gets_all_its_time() -> None:
+    units = [srp_unit(n) for n in range(1, 20)]
+    subnet = ScriptedSubnet(ports=[local_port(1), local_port(2)], units=units)
+    before = scan(subnet)
+    units[3].silent = True
+    run = scan(subnet, known=known_of(before))
     assert run.end == pytest.approx(3.0, abs=0.1)
+    silent = next(unit for unit in run.result.units if unit.standing is Standing.SILENT)
+    assert silent.reason == "no answer from its Device Management agent, asked from mlx5_0/1 and mlx5_1/1"
+
+
+def test_haste_is_a_setting() -> None:
+    units = [srp_unit(n) for n in range(1, 20)]
+    units[3].silent = True
+    subnet = ScriptedSubnet(ports=[local_port()], units=units)
+    assert scan(subnet, settings=ScanSettings(haste=None)).end == pytest.approx(3.0, abs=0.1)
+    assert scan(subnet, settings=ScanSettings(timeout=2.0)).end == pytest.approx(1.0, abs=0.1)
 
 
 def test_unit_silent_to_one_port_is_asked_from_another() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, TypeVar
 
-from srpha.core.discovery.conversation import Ask, Reply, Talk
+from srpha.core.discovery.conversation import Ask, Race, Reply, Talk
 from srpha.core.discovery.scan_result import Controller, DmAgent, IoUnit, SrpService, Standing
 from srpha.core.discovery.scan_settings import ScanSettings
 from srpha.core.seams import MadAddress, PortIdentity
@@ -99,17 +99,24 @@ def walk(
     clock: Callable[[], float],
     done: Callable[[IoUnit], None],
 ) -> Talk:
-    """Ask ``unit`` for its services, over the first of ``ways`` that gets an answer; ``done`` hears the outcome.
+    """Ask ``unit`` for its services, over that of ``ways`` which gets the first answer; ``done`` hears the outcome.
 
-    When IOUnitInfo still has the change ID of ``known``, its services stand and no further question is asked.
+    When IOUnitInfo still has the change ID of ``known``, its services stand and no further question is asked. A unit
+    that was found before is not called silent in haste.
     """
-    outcome = replace(unit, standing=Standing.SILENT, reason="no local port has a path to it")
-    for way in ways:
-        attempt = _Walk(unit, way, known, settings, clock)
-        outcome = yield from attempt.run()
-        if outcome.standing is Standing.FOUND or attempt.answered:
-            break
-    done(outcome)
+    if not ways:
+        done(replace(unit, standing=Standing.SILENT, reason="no local port has a path to it"))
+        return
+    attempts = [_Walk(unit, way, known, settings, clock) for way in ways]
+    patient = known is not None and known.standing is Standing.FOUND
+    replies = yield Race(tuple(attempt.first_question() for attempt in attempts), patient)
+    for attempt, reply in zip(attempts, replies, strict=True):
+        if reply is not None:
+            done((yield from attempt.run(reply)))
+            return
+    names = " and ".join(way.port.name for way in ways)
+    reason = f"no answer from its Device Management agent, asked from {names}"
+    done(replace(unit, standing=Standing.SILENT, reason=reason))
 
 
 def srp_service(profile: IoControllerProfile, entry: ServiceEntry) -> SrpService | None:
@@ -139,18 +146,24 @@ class _Walk:
         self._known = known
         self._settings = settings
         self._clock = clock
-        self._deadline = clock() + settings.unit_time
+        self._deadline = 0.0
         self._agent = unit.agent
         self._refused: list[str] = []
         self._missing = ""
         self._info: IoUnitInfo | None = None
         self._controllers: tuple[Controller, ...] = ()
-        self.answered = False
 
-    def run(self) -> Generator[Sequence[Ask], list[Reply], IoUnit]:
-        reply = yield from self._first_answer()
-        if reply is None:
-            return self._silent(f"no answer from its Device Management agent, asked from {self._way.port.name}")
+    def first_question(self) -> Ask:
+        """IOUnitInfo."""
+        return self._ask(DmAttribute.IO_UNIT_INFO)
+
+    def run(self, reply: bytes) -> Generator[Sequence[Ask], list[Reply], IoUnit]:
+        """Go on after the answer to the first question."""
+        self._deadline = self._clock() + self._settings.unit_time
+        redirected = yield from self._redirected(reply)
+        if redirected is None:
+            return self._silent(f"no answer from where its agent redirects to, asked from {self._way.port.name}")
+        reply = redirected
         try:
             header = read_dm_header(reply)
             if header.status:
@@ -170,11 +183,9 @@ class _Walk:
         old = () if known is None else tuple(item for item in known.services if item not in services)
         return self._found((*services, *old), tuple(self._refused), None, self._missing)
 
-    def _first_answer(self) -> Generator[Sequence[Ask], list[Reply], Reply]:
-        """The answer to IOUnitInfo, a redirect followed once (IBA 13.5.2)."""
-        (reply,) = yield [self._ask(DmAttribute.IO_UNIT_INFO)]
-        self.answered = reply is not None
-        if reply is None or not MadHeader.decode(reply).status & MadStatus.REDIRECT:
+    def _redirected(self, reply: bytes) -> Generator[Sequence[Ask], list[Reply], Reply]:
+        """The answer to IOUnitInfo with a redirect followed once (IBA 13.5.2)."""
+        if not MadHeader.decode(reply).status & MadStatus.REDIRECT:
             return reply
         (where,) = yield [self._ask(DmAttribute.CLASS_PORT_INFO)]
         if where is None:
@@ -192,8 +203,8 @@ class _Walk:
             sl=info.redirect_sl,
             pkey=info.redirect_pkey or None,
         )
-        (reply,) = yield [self._ask(DmAttribute.IO_UNIT_INFO)]
-        return reply
+        (answer,) = yield [self._ask(DmAttribute.IO_UNIT_INFO)]
+        return answer
 
     def _profiles(self, info: IoUnitInfo) -> Generator[Sequence[Ask], list[Reply], dict[int, IoControllerProfile]]:
         """Profiles of the controllers present, by slot."""

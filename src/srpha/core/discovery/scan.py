@@ -44,9 +44,14 @@ class _MemberPaths:
     pkeys: dict[int, list[int]] = field(default_factory=dict)
     """By port GUID, in the order of the member's table."""
     guid_of_lid: dict[int, Gid] = field(default_factory=dict)
+    version: int = 0
+    """Moves with every path."""
+    _reach: tuple[tuple[int, bool, NoAnswer | None], Reach] | None = None
+    """What was told last, and of what: progress tells it again and again."""
 
     def add(self, pkey: int, record: PathRecord) -> None:
         """Take a path to a port in the partition of the member's ``pkey``."""
+        self.version += 1
         known = self.pkeys.setdefault(record.dgid.guid, [])
         if pkey not in known:
             known.append(pkey)
@@ -54,13 +59,18 @@ class _MemberPaths:
 
     def reach(self) -> Reach:
         """The result; the paths that did come are told even when others did not."""
+        basis = self.version, self.done, self.failure
+        if self._reach is not None and self._reach[0] == basis:
+            return self._reach[1]
         reason = "" if self.failure is None else self.failure.reason
-        return Reach(
+        reach = Reach(
             self.port.name,
             self.done and self.failure is None,
             reason,
             {guid: tuple(keys) for guid, keys in self.pkeys.items()},
         )
+        self._reach = basis, reach
+        return reach
 
 
 class Scan:
@@ -84,6 +94,7 @@ class Scan:
         self._failure = ""
         """Why the list is not complete."""
         self._walked: dict[int, IoUnit] = {}
+        self._untold: list[IoUnit] = []
         self._unwalked: list[IoUnit] = []
         self._strangers: tuple[str, ...] = ()
         self._asked_singly: set[str] = set()
@@ -105,22 +116,31 @@ class Scan:
         return self._listed is not None
 
     @property
-    def walked(self) -> int:
-        """How many units have been asked to the end; when it moves, :meth:`result` has news before the end."""
-        return len(self._walked)
+    def has_news(self) -> bool:
+        """Whether a unit was asked to the end since :meth:`news`."""
+        return bool(self._untold)
 
     def questions(self, now: float) -> list[Question]:
-        """What to send now."""
+        """What to send now. Ask :attr:`done` afterwards: a unit's time may have run out."""
         return self._talks.questions(now)
+
+    def lapsed(self) -> list[int]:
+        """Numbers of questions that need no answer any more, each told once."""
+        return self._talks.lapsed()
 
     def answer(self, number: int, reply: Reply, now: float) -> None:
         """Hand in the answer to a question, or None when it got none."""
         self._talks.answer(number, reply, now)
         self._progress()
 
+    def news(self, now: float) -> ScanResult:
+        """What was found since the last call: each unit that answered or stayed silent is told once."""
+        units, self._untold = self._untold, []
+        return self._result(units, now)
+
     def result(self, now: float) -> ScanResult:
         """What was found until now; final once :attr:`done`. What is still being asked is UNKNOWN."""
-        complete = self._listed is not None and not self._failure
+        complete = self._complete
         units = list(self._walked.values())
         for guid, unit in self._known.items():
             if guid in self._walked:
@@ -131,13 +151,20 @@ class Scan:
                 units.append(replace(unit, standing=Standing.GONE, reason="the subnet does not list it any more"))
             else:
                 units.append(replace(unit, standing=Standing.UNKNOWN, reason=self._failure or "the scan was cut short"))
+        return self._result(units, now)
+
+    @property
+    def _complete(self) -> bool:
+        return self._listed is not None and not self._failure
+
+    def _result(self, units: Sequence[IoUnit], now: float) -> ScanResult:
         members = [name for name in self._paths if name not in self._strangers]
         return ScanResult(
             asker=self._asker.name,
             members=tuple(members),
             strangers=self._strangers,
-            complete=complete,
-            reason="" if complete else self._failure or "the scan was cut short",
+            complete=self._complete,
+            reason="" if self._complete else self._failure or "the scan was cut short",
             units=tuple(sorted(units, key=lambda unit: unit.guid)),
             reach=tuple(self._paths[name].reach() for name in members),
             statistics=self._talks.statistics(now),
@@ -274,6 +301,7 @@ class Scan:
 
     def _note(self, unit: IoUnit) -> None:
         self._walked[unit.guid] = unit
+        self._untold.append(unit)
 
     def _clock(self) -> float:
         return self._talks.now

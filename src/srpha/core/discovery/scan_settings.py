@@ -13,6 +13,9 @@ class ScanSettings:
     """For questions to a Device Management agent."""
     retries: int = 2
     """Further tries of such a question."""
+    haste: float | None = 0.5
+    """Timeouts after which a unit that never answered is given up where others answer promptly, all its tries made;
+    None: it always gets the time of all tries."""
     sa_timeout: float = 2.0
     sa_retries: int = 3
     window: int = 64
