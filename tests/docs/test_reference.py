@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.types import Message
 
 from srpha.embedded.fabric.faults import FAULT_USAGE, LinkDown
 from srpha.embedded.fabric.topology import PortRef
@@ -15,10 +20,12 @@ from srpha.embedded.worldspec import WorldSpec
 from srpha.lab.lab import Lab, LabSettings
 from srpha.lab.scenario import Scenario, ScenarioSettings
 from srpha.lab.workload import WorkloadSettings
+from srpha.operate.client import Json
 from srpha.operate.control import control_app
 from srpha.operate.documents import discover_document, event_document, paths_document, status_document
 from srpha.operate.event_log import EventLog
 from srpha.operate.plan_document import plan_document
+from srpha.operate.service import Service
 from tools.reference.json_keys import KEYS, keys_in
 from tools.reference.pages import DOCS, PARTS, stale
 from tools.reference.world_keys import meanings
@@ -82,6 +89,43 @@ async def test_every_key_of_the_documents_is_described() -> None:
         running.cancel()
     for name in ("status", "paths", "plan", "discover", "events"):
         assert _without_parents(seen[name]) == set(KEYS[name]), name
+
+
+async def test_every_key_of_a_drain_is_described() -> None:
+    lab = Lab(WorldSpec.demo(), LabSettings(load=None))
+    app = control_app({name: host.supervisor for name, host in lab.hosts.items()}, EventLog())
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(lab.run())
+        await asyncio.sleep(10)
+        for resource in ("drain", "resume"):
+            answer = await _post(app, f"/v1/{resource}", {"port": "mlx5_0/1"})
+            assert answer["paths"]
+            assert set(keys_in(answer)) == set(KEYS["drain"])
+        running.cancel()
+
+
+@pytest.mark.parametrize("name", ["reload", "shutdown"])
+def test_every_key_of_an_answer_of_the_service_is_described(name: str) -> None:
+    source = textwrap.dedent(inspect.getsource(getattr(Service, f"{name}_document")))
+    (answer,) = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Return))
+    keys = {key.value for node in ast.walk(answer) if isinstance(node, ast.Dict) for key in node.keys}  # type: ignore
+    assert keys == {part for key in KEYS[name] for part in key.split("[].")}
+
+
+async def _post(app: Starlette, path: str, body: Json) -> dict[str, Json]:
+    said = bytearray()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+
+    async def send(message: Message) -> None:
+        said.extend(message.get("body", b""))
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    answer = json.loads(said)
+    assert isinstance(answer, dict)
+    return answer
 
 
 @pytest.mark.virtual_limit(7200)

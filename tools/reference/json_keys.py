@@ -40,7 +40,7 @@ KEYS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "ports[].name": "local port, `device/port`",
             "ports[].state": "`down`, `init`, `armed`, `active`, or `gone` with its device",
             "ports[].usable": "whether it can log in now",
-            "ports[].drained": "whether it is drained for maintenance",
+            "ports[].drained": "whether `srpha drain` has taken it out of service; its paths count as missing",
             "ports[].reason": "why it is not used",
             "ports[].gid": "its GID, or null",
             "ports[].lid": "its LID, or null",
@@ -149,6 +149,24 @@ KEYS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "scans[].timeouts": "questions without an answer",
             "scans[].round_trips": "longest chain of questions of which each needed the answer before",
             "scans[].duration": "seconds",
+        },
+        "drain": {
+            "port": "local port",
+            "maps": "multipath devices with paths over it",
+            "paths": "SCSI disks that are held now, or offered again",
+            "refused": "paths that multipath would not give up or take back, a sentence each; the exit code is 1 then",
+        },
+        "reload": {
+            "source": "the files that are in force now",
+            "notes": "what of them counts later or was passed over, a sentence each",
+        },
+        "shutdown": {
+            "dry_run": "true: nothing was done, the rest tells what would be",
+            "flushed": "multipath devices that were taken down",
+            "kept": "multipath devices that stay, over paths of connections that are not srpha's",
+            "removed[].host": "scsi_host number of a connection that was removed",
+            "removed[].local_port": "its local port",
+            "removed[].id_ext": "identifier extension of its target port",
         },
         "events": {
             "number": "counts from 1 without gaps",
