@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 _RESCAN_LIMIT: Final = 30.0
 _BODY_LIMIT: Final = 65536
 _SOCKET_MODE: Final = 0o660
+_BACKLOG: Final = 64
 
 
 class SupervisedHost(Protocol):
@@ -248,6 +249,8 @@ def listening(path: Path, group: str | None = None) -> Iterator[socket.socket]:
         try:
             listener.bind(str(path))
             os.chown(path, -1, number)
+            # At once: whoever sees the path may call, and a socket that nobody listens on looks like a leftover.
+            listener.listen(_BACKLOG)
         finally:
             os.umask(mask)
     except OSError as error:
