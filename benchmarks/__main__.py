@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import c_tools, discovery, fail_over, stack_io, start_up
+from benchmarks import c_tools, discovery, fail_over, footprint, stack_io, start_up
 from benchmarks.measure import Results
 
 _ALL = {
@@ -15,6 +15,7 @@ _ALL = {
     "c-tools": c_tools.measure,
     "io": stack_io.measure,
     "fail-over": fail_over.measure,
+    "footprint": footprint.measure,
 }
 
 
