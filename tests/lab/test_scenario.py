@@ -107,7 +107,17 @@ async def test_every_step_holds(mode: RecoveryMode, seed: int) -> None:
     assert report.ok, failure(report, lab)
     assert report.restored
     assert report.io.errors == report.io.mismatches == 0
+    assert report.moved > 0, "the cable was pulled when no I/O was on it"
     assert len(report.paths_before) == len(report.paths_after) == 16
+
+
+async def test_a_fail_over_that_moves_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I/O that was out on the lost paths must have gone on elsewhere: that later I/O finds a path is not enough."""
+    monkeypatch.setattr(Scenario, "_moved", lambda _scenario: 0)
+    report, _lab = await play(RecoveryMode.OFED, 1)
+    (failed,) = [step for step in report.steps if not step.ok]
+    assert failed.name == "fail-over"
+    assert "the I/O under way was not moved" in failed.detail
 
 
 @MODES

@@ -71,6 +71,8 @@ class Report:
     duration: float = 0.0
     fail_over_stall: float = 0.0
     """Longest I/O stall while the cable was out, in seconds."""
+    moved: int = 0
+    """I/Os that met the fail-over: sent again over another path, or held for a fence until they may be."""
 
     @property
     def ok(self) -> bool:
@@ -243,7 +245,9 @@ class Scenario:
     async def _pull(self, cable: PortRef) -> None:
         """The cable is out: I/O goes on over other paths, and recovery does what the mode says."""
         affected = self._behind(cable)
+        met = await self._io_under_way(affected)
         before = self._operations()
+        moved_before = self._moved()
         stall_before = self._reset_stall()
         self._lab.world.faults.apply(LinkDown(cable))
         over = await self._until(lambda: self._failed_over(affected))
@@ -252,12 +256,15 @@ class Scenario:
         await self._read()
         during = self._operations()
         idle = sorted(name for name, count in during.items() if count <= before.get(name, 0))
+        self.report.moved = self._moved() - moved_before
+        unmoved = met and not self.report.moved
         self.report.fail_over_stall = self._host.load.total().max_stall if self._host.load else 0.0
         self._restore_stall(stall_before)
         self._judge(
             "fail-over",
-            over and bool(affected) and not idle,
+            over and bool(affected) and not idle and not unmoved,
             f"{cable} pulled under {len(affected)} connections; "
+            + ("the I/O under way was not moved; " if unmoved else "")
             + (f"no I/O on {', '.join(idle)}" if idle else f"I/O went on on all {len(during)} devices")
             + f", longest stall {self.report.fail_over_stall * 1000:.1f} ms",
         )
@@ -432,6 +439,35 @@ class Scenario:
     def _operations(self) -> dict[str, int]:
         load = self._host.load
         return {name: one.operations for name, one in load.by_map.items()} if load is not None else {}
+
+    def _moved(self) -> int:
+        return sum(device.counters.reissued + device.held for device in self._host.below.path_manager.devices())
+
+    async def _io_under_way(self, affected: list[int]) -> bool:
+        """Wait until one of the load's I/Os is out on the affected connections, or the limit; whether one is.
+
+        Quick I/O is out for so small a part of the time that a cable pulled at any moment would meet none.
+        """
+        if self._host.load is None:
+            return False
+        hosts = {f"{number}" for number in affected}
+        devices = self._host.below.path_manager.devices()
+        paths = [path for device in devices for path in device.state.paths if path.device.hctl.split(":")[0] in hosts]
+        sent = asyncio.Event()
+        untap = self._lab.world.fabric.tap(
+            lambda _now, _port, _packet: sent.set() if any(path.in_flight for path in paths) else None
+        )
+        try:
+            async with asyncio.timeout(self._settings.settle_limit):
+                while True:
+                    await sent.wait()
+                    if any(path.in_flight for path in paths):
+                        return True
+                    sent.clear()
+        except TimeoutError:
+            return False
+        finally:
+            untap()
 
     def _reset_stall(self) -> dict[str, float]:
         """Start the stall count anew; :meth:`_restore_stall` merges the earlier maxima back."""
