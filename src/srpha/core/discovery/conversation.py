@@ -58,6 +58,7 @@ Talk: TypeAlias = Generator[Turn, list[Reply], None]
 """A conversation."""
 _WITNESSES: Final = 4
 """Races that must have been answered before what is usual is known."""
+_BUSY: Final = int(MadStatus.BUSY)
 _EPSILON: Final = 1e-6
 """Seconds that are nothing, in comparing times."""
 _SLACK: Final = 8.0
@@ -207,7 +208,7 @@ class Conversations:
         if item.race is not None and not self._ends(item, item.race, number, reply):
             return
         self._open -= 1
-        if status is not None and status & MadStatus.BUSY and item.busy < self.settings.busy_tries:
+        if status is not None and status & _BUSY and item.busy < self.settings.busy_tries:
             delay = self.settings.busy_delay * 2.0**item.busy
             item.busy += 1
             item.round.depth += 1
@@ -319,7 +320,7 @@ class Conversations:
         if got.mgmt_class != item.ask.mad[1] or not got.is_response:
             self._errors += 1
             return None
-        if got.status & MadStatus.BUSY:
+        if got.status & _BUSY:
             self._busy += 1
         elif got.status:
             self._errors += 1

@@ -34,11 +34,13 @@ from srpha.wire.dm import (
 )
 from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import PKEY_MEMBERSHIP
-from srpha.wire.mad import MadHeader, MadStatus, ManagementClass, Method, describe_status
+from srpha.wire.mad import MadStatus, ManagementClass, Method, describe_status
 from srpha.wire.srp import IO_CLASS_REV10, IO_CLASS_REV16A
 
 K = TypeVar("K")
 
+_BUSY: Final = int(MadStatus.BUSY)
+_REDIRECT: Final = int(MadStatus.REDIRECT)
 _REFUSED_KEPT: Final = 16
 """Sentences kept per unit: a unit with thousands of bad names must not fill the memory."""
 
@@ -185,7 +187,7 @@ class _Walk:
 
     def _redirected(self, reply: bytes) -> Generator[Sequence[Ask], list[Reply], Reply]:
         """The answer to IOUnitInfo with a redirect followed once (IBA 13.5.2)."""
-        if not MadHeader.decode(reply).status & MadStatus.REDIRECT:
+        if not _status(reply) & _REDIRECT:
             return reply
         (where,) = yield [self._ask(DmAttribute.CLASS_PORT_INFO)]
         if where is None:
@@ -215,8 +217,7 @@ class _Walk:
             if reply is None or _is_busy(reply):
                 self._lacks(f"controller {slot} did not answer")
                 continue
-            status = MadHeader.decode(reply).status
-            if status == DmStatus.NO_IOC:
+            if _status(reply) == DmStatus.NO_IOC:
                 continue
             try:
                 profile = read_io_controller_profile(reply)
@@ -308,5 +309,10 @@ class _Walk:
         )
 
 
+def _status(reply: bytes) -> int:
+    """The status of an answer, whose header :class:`srpha.core.discovery.conversation.Conversations` has checked."""
+    return int.from_bytes(reply[4:6], "big")
+
+
 def _is_busy(reply: bytes) -> bool:
-    return bool(MadHeader.decode(reply).status & MadStatus.BUSY)
+    return bool(_status(reply) & _BUSY)
