@@ -137,19 +137,19 @@ async def test_cable_faults_and_their_mending() -> None:
         return len(data) - before[0], len(mads) - before[1]
 
     assert await arriving() == (1, 1)
-    injector.lose(A1, kinds=Traffic.RC)
+    injector.apply(Lose(A1, kinds=Traffic.RC))
     assert await arriving() == (0, 1)
-    injector.mend(A1)
-    injector.lose(A1, Direction.RX)  # nothing comes to a
+    injector.apply(Mend(A1))
+    injector.apply(Lose(A1, Direction.RX))  # nothing comes to a
     assert await arriving() == (1, 1)
-    injector.mend(A1)
-    injector.delay(A1, 0.7, kinds=Traffic.MAD)
+    injector.apply(Mend(A1))
+    injector.apply(Delay(A1, 0.7, kinds=Traffic.MAD))
     assert await arriving() == (1, 0)
-    injector.mend(A1)
+    injector.apply(Mend(A1))
     assert await arriving() == (1, 2)
-    injector.link_down(A1)
+    injector.apply(LinkDown(A1))
     assert (a.state, await arriving()) == (PortState.DOWN, (0, 0))
-    injector.link_up(A1)
+    injector.apply(LinkUp(A1))
     assert a.state is PortState.INIT
 
 
@@ -157,16 +157,16 @@ def test_power_and_registers() -> None:
     fabric = make_fabric()
     injector = FaultInjector(fabric)
     port = fabric.port("a/1")
-    injector.power_off("a")
+    injector.apply(PowerOff("a"))
     assert port.state is PortState.DOWN
-    injector.power_on(fabric.node("a"))
+    injector.apply(PowerOn("a"))
     assert port.state is PortState.INIT
-    injector.add_pkey(A1, 0x8001)
-    injector.add_pkey(A1, 0x8001)
+    injector.apply(AddPkey(A1, 0x8001))
+    injector.apply(AddPkey(A1, 0x8001))
     assert port.pkeys[:3] == [0xFFFF, 0x8001, 0]
-    injector.remove_pkey(A1, 0xFFFF)
+    injector.apply(RemovePkey(A1, 0xFFFF))
     assert port.pkeys[:3] == [0, 0x8001, 0]
-    injector.set_capability(A1, 19, True)
+    injector.apply(SetCapability(A1, 19, True))
     assert port.capability_mask >> 19 & 1 == 1
 
 

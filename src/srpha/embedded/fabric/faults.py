@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from srpha.embedded.fabric.hardware import Fabric, Impairment, Node, Port, Traffic
+from srpha.embedded.fabric.hardware import Fabric, Impairment, Port, Traffic
 from srpha.embedded.fabric.topology import PortRef, TopologyError
 
 
@@ -419,43 +419,3 @@ class FaultInjector:
         if 0 not in port.pkeys:
             raise TopologyError(f"{port.name}: the P_Key table is full")
         port.set_pkeys(port.pkeys.index(0), (pkey,))
-
-    # The same by name, for code that has no use for values.
-
-    def link_down(self, ref: PortRef) -> None:
-        self.apply(LinkDown(ref))
-
-    def link_up(self, ref: PortRef) -> None:
-        self.apply(LinkUp(ref))
-
-    def lose(
-        self,
-        ref: PortRef,
-        direction: Direction = Direction.BOTH,
-        probability: float = 1.0,
-        kinds: Traffic = Traffic.ALL,
-    ) -> None:
-        self.apply(Lose(ref, direction, probability, kinds))
-
-    def delay(
-        self, ref: PortRef, seconds: float, direction: Direction = Direction.BOTH, kinds: Traffic = Traffic.ALL
-    ) -> None:
-        self.apply(Delay(ref, seconds, direction, kinds))
-
-    def mend(self, ref: PortRef) -> None:
-        self.apply(Mend(ref))
-
-    def power_off(self, node: Node | str) -> None:
-        self.apply(PowerOff(node if isinstance(node, str) else node.name))
-
-    def power_on(self, node: Node | str) -> None:
-        self.apply(PowerOn(node if isinstance(node, str) else node.name))
-
-    def remove_pkey(self, ref: PortRef, pkey: int) -> None:
-        self.apply(RemovePkey(ref, pkey))
-
-    def add_pkey(self, ref: PortRef, pkey: int) -> None:
-        self.apply(AddPkey(ref, pkey))
-
-    def set_capability(self, ref: PortRef, bit: int, on: bool) -> None:
-        self.apply(SetCapability(ref, bit, on))

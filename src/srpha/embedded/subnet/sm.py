@@ -110,10 +110,6 @@ class SubnetManager:
         """Wait until the first sweep is over."""
         await self._swept.wait()
 
-    def sweep_soon(self) -> None:
-        """Ask for a sweep."""
-        self._wake.set()
-
     async def sweep(self) -> None:
         """Ask for a sweep and wait until one that began after this call is over. Cancelled when no sweep will come."""
         waiter = asyncio.get_running_loop().create_future()
