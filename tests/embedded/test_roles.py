@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from srpha.embedded.roles import with_late_target, world_of_topology
+from srpha.embedded.roles import with_late_target, with_second_cable, world_of_topology
 from srpha.embedded.worldspec import WorldSpec, WorldSpecError
 
 PAIRS = """\
@@ -73,3 +73,24 @@ def test_without_a_free_switch_port_nobody_joins_late(tmp_path: Path) -> None:
 def test_a_world_with_a_late_target_stays_as_it_is() -> None:
     spec = WorldSpec.demo()
     assert with_late_target(spec) is spec
+
+
+ONE_EACH = 'Switch 4 "s1"\n[1] "a"[1]\n[2] "s2"[1]\n\nSwitch 4 "s2"\n[2] "b"[1]\n\nHca 2 "a"\nHca 2 "b"\n'
+
+
+def test_a_host_with_one_cable_gets_a_second_one_on_another_switch(tmp_path: Path) -> None:
+    path = tmp_path / "net"
+    path.write_text(ONE_EACH)
+    before = world_of_topology(path)
+    spec = with_second_cable(before)
+    (cable,) = [link for link in spec.topology.links if link not in before.topology.links]
+    assert (str(cable.a), str(cable.b)) == ("s2/3", "a/2")
+    assert with_second_cable(spec) is spec
+
+
+@pytest.mark.parametrize(("old", "new"), [('Hca 2 "a"', 'Hca 1 "a"'), ('[2] "b"[1]', '[2] "b"[1]\n[3] "a"[2]')])
+def test_a_host_with_two_cables_or_no_free_port_gets_none(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "net"
+    path.write_text(ONE_EACH.replace(old, new))
+    spec = world_of_topology(path)
+    assert with_second_cable(spec) is spec

@@ -21,7 +21,7 @@ from srpha.cli.render import event_line, paths_table, steps_panel
 from srpha.cli.world_choice import ChoiceError, choose_recovery, choose_world
 from srpha.core.events import EventKind
 from srpha.embedded.fabric.capture import PcapWriter
-from srpha.embedded.roles import with_late_target
+from srpha.embedded.roles import with_late_target, with_second_cable
 from srpha.embedded.virtual_time import run_virtual
 from srpha.embedded.worldspec import WorldSpec, WorldSpecError
 from srpha.lab.lab import Lab, LabSettings
@@ -43,10 +43,13 @@ def run_demo(
 ) -> int:
     """Run the scenario; the exit code is 0 only if every step held, 2 for arguments that cannot be used."""
     try:
-        spec = with_late_target(choose_world(topology))
+        chosen = choose_world(topology)
+        spec = with_late_target(with_second_cable(chosen))
         settings = _settings(recovery, seed, fast)
         console = ReadConsole(stderr=as_json, quiet=as_json, highlight=False)
-        report = _run(console.while_read(_play(spec, settings, console, live=not fast, capture=capture)), fast)
+        opening = _opening(spec, settings) + _added(chosen, spec)
+        play = _play(spec, settings, console, opening, live=not fast, capture=capture)
+        report = _run(console.while_read(play), fast)
     except (ChoiceError, WorldSpecError, OSError) as error:
         typer.echo(f"srpha demo: {error}", err=True)
         return 2
@@ -72,7 +75,7 @@ def _run(play: Coroutine[None, None, T], fast: bool) -> T:
 
 
 async def _play(
-    spec: WorldSpec, settings: LabSettings, console: Console, *, live: bool, capture: Path | None
+    spec: WorldSpec, settings: LabSettings, console: Console, opening: str, *, live: bool, capture: Path | None
 ) -> Report:
     live = live and console.is_terminal and not console.quiet
     with ExitStack() as stack:
@@ -88,7 +91,7 @@ async def _play(
         else:
             stack.callback(lab.log.listen(lambda logged: _print_event(console, logged, start)))
             scenario = Scenario(lab, ScenarioSettings(), lambda step: _print_step(console, step))
-        console.print(Text(_opening(spec, settings), style="bold"), soft_wrap=True)
+        console.print(Text(opening, style="bold"), soft_wrap=True)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(lab.run())
             if live:
@@ -111,6 +114,13 @@ def _opening(spec: WorldSpec, settings: LabSettings) -> str:
         f"{spec.source}: {switches} switches, host {host.name} with {devices}, {len(spec.targets)} SRP targets "
         f"({late} joins late); recovery {settings.recovery.value}, seed {settings.seed}"
     )
+
+
+def _added(chosen: WorldSpec, spec: WorldSpec) -> str:
+    """A line about what the demo needs and the chosen world has not; empty when nothing was added."""
+    known = chosen.topology.links
+    cables = ", ".join(f"{link.a} to {link.b}" for link in spec.topology.links if link not in known)
+    return f"\ncabled for this demo, beside what the file says: {cables}" if cables else ""
 
 
 def _print_event(console: Console, logged: LoggedEvent, start: float) -> None:

@@ -1,4 +1,4 @@
-"""Roles for the HCAs of a bare topology, and for a world in which nobody would join late."""
+"""Roles for the HCAs of a bare topology, and for a world in which nobody would join late or no path would be left."""
 
 from __future__ import annotations
 
@@ -77,6 +77,27 @@ def with_late_target(spec: WorldSpec) -> WorldSpec:
     return replace(spec, topology=topology, targets=(*spec.targets, late))
 
 
+def with_second_cable(spec: WorldSpec) -> WorldSpec:
+    """``spec`` with a second cable for each host that has one only, so that one pulled does not cut the host off.
+
+    It joins the free port of the host's HCA to a free switch port, on another switch where possible. A host without a
+    free port stays as it is.
+    """
+    topology = spec.topology
+    for host in spec.hosts:
+        cables = {ref: link for link in topology.links for ref in (link.a, link.b)}
+        ports = [PortRef(one.hca, n + 1) for one in host.devices for n in range(topology.node(one.hca).ports)]
+        used = [ref for ref in ports if ref in cables]
+        free = next((ref for ref in ports if ref not in cables), None)
+        if len(used) != 1 or free is None:
+            continue
+        near = {cables[used[0]].a.node, cables[used[0]].b.node}
+        sockets = sorted(_sockets(topology), key=lambda ref: ref.node in near)
+        if sockets:
+            topology = Topology(topology.nodes, (*topology.links, LinkSpec(sockets[0], free)))
+    return spec if topology is spec.topology else replace(spec, topology=topology)
+
+
 def _target(name: str, hcas: tuple[str, ...], guid: int) -> TargetPlan:
     return TargetPlan(name, hcas, (IocPlan(guid=guid, id_ext=guid, service_id=guid),), (UnitPlan(0, _UNIT_SIZE),))
 
@@ -105,13 +126,7 @@ def _groups(topology: Topology) -> list[tuple[str, ...]]:
 
 def _plug_in(topology: Topology, wanted: str, description: str, ports: int) -> tuple[NodeSpec, Topology] | None:
     """The topology with one HCA more, on free ports of up to ``ports`` switches; None when no port is free."""
-    cabled = {ref for link in topology.links for ref in (link.a, link.b)}
-    free = [
-        next((ref for ref in (PortRef(node.name, n + 1) for n in range(node.ports)) if ref not in cabled), None)
-        for node in topology.nodes
-        if node.kind is NodeKind.SWITCH
-    ]
-    sockets = [ref for ref in free if ref is not None][:ports]
+    sockets = _sockets(topology)[:ports]
     if not sockets:
         return None
     names = {node.name for node in topology.nodes}
@@ -125,3 +140,14 @@ def _plug_in(topology: Topology, wanted: str, description: str, ports: int) -> t
     node = NodeSpec(name, NodeKind.HCA, len(sockets), default_node_guid(position), (), description)
     links = tuple(LinkSpec(ref, PortRef(name, number)) for number, ref in enumerate(sockets, 1))
     return node, Topology((*topology.nodes, node), (*topology.links, *links))
+
+
+def _sockets(topology: Topology) -> list[PortRef]:
+    """The first free port of each switch that has one, in the order of the topology."""
+    cabled = {ref for link in topology.links for ref in (link.a, link.b)}
+    free = [
+        next((ref for ref in (PortRef(node.name, n + 1) for n in range(node.ports)) if ref not in cabled), None)
+        for node in topology.nodes
+        if node.kind is NodeKind.SWITCH
+    ]
+    return [ref for ref in free if ref is not None]
