@@ -57,7 +57,7 @@ async def test_exchange_keeps_order_and_window() -> None:
         assert flying == 3
         assert smi.sent == 9
         assert await smi.exchange([]) == []
-        one = await smi.transact_dr(SmpRequest((), Method.GET, SmpAttribute.NODE_INFO))
+        (one,) = await smi.exchange([SmpRequest((), Method.GET, SmpAttribute.NODE_INFO)])
         assert one is not None
         assert NodeInfo.decode(one.data).port_guid == subnet.port("sm/1").guid
         smi.close()

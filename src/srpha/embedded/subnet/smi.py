@@ -71,12 +71,11 @@ class SubnetManagement:
         """The port whose QP0 this is."""
         return self._port
 
-    async def transact_dr(self, request: SmpRequest) -> DirectedRouteSmp | None:
-        """One request; None when nobody answered. An answer with an error status is an answer."""
-        return (await self.exchange((request,)))[0]
-
     async def exchange(self, requests: Sequence[SmpRequest]) -> list[DirectedRouteSmp | None]:
-        """Answers in the order of ``requests``, None for each that stayed silent through all retries."""
+        """Answers in the order of ``requests``, None for each that stayed silent through all retries.
+
+        An answer with an error status is an answer.
+        """
         if not requests:
             return []
         exchange = _Exchange(self, requests, self._settings)
