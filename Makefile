@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 SEEDS ?= 10
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:

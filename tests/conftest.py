@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from srpha.embedded.virtual_time import DEFAULT_LIMIT, run_virtual
 
@@ -30,6 +31,8 @@ settings.register_profile("srpha", derandomize=True, deadline=None, database=Non
 settings.load_profile("srpha")
 
 DEFAULT_SEEDS = 3
+CAMPAIGNS = frozenset({"tests/lab/test_scenario.py", "tests/lab/test_faults.py"})
+LABS = "tests/labs"
 OUTSIDE_PROPERTY = "outside tool"
 MISSING_PROPERTY = "outside tool missing"
 
@@ -53,6 +56,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # --- seeds ---
+
+
+class Spread(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Hands tests to workers file by file, because modules share fixtures and machine-wide names.
+
+    The seed campaigns are spread test by test; the labs with real programs stay together on one worker, since those
+    programs share lock files and socket names. (pytest 9.2 ignores the groups that xdist 3.8 marks.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        if path in CAMPAIGNS:
+            return nodeid
+        return LABS if path.startswith(LABS) else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spread:
+    """Called by xdist when several workers run."""
+    return Spread(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

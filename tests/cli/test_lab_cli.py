@@ -14,7 +14,6 @@ import pytest
 
 from srpha.operate.client import ControlClient
 
-pytestmark = pytest.mark.xdist_group("lab cli")
 SRPHA = [sys.executable, "-c", "from srpha.cli.main import main; main()"]
 
 

@@ -19,7 +19,7 @@ def _cases() -> Iterator[object]:
     for page in PAGES:
         name = str(page.relative_to(DOCS))
         for number, block in enumerate(blocks_of(page.read_text(encoding="utf-8"))):
-            marks = [pytest.mark.xdist_group(name)]
+            marks: list[pytest.MarkDecorator] = []
             skipped = block.said("skip")
             if skipped is not None:
                 marks.append(pytest.mark.skip(reason=f"{name}: {skipped}"))

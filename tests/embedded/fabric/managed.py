@@ -13,7 +13,7 @@ from srpha.embedded.fabric.hardware import Fabric, Port
 from srpha.embedded.fabric.topology import LinkSpec, NodeKind, NodeSpec, PortRef, Topology, default_node_guid
 from srpha.embedded.mads.gsi import GeneralServices
 from srpha.embedded.subnet.sm import SubnetManager, SubnetSettings
-from srpha.embedded.subnet.smi import SubnetManagement
+from srpha.embedded.subnet.smi import SmpSettings, SubnetManagement
 from srpha.wire.layout import Structure
 from srpha.wire.mad import Method
 from srpha.wire.sa import SaHeader, sa_request
@@ -79,8 +79,10 @@ class Subnet:
     def port(self, name: str) -> Port:
         return self.fabric.port(name)
 
-    async def start_sm(self, place: str, settings: SubnetSettings | None = None) -> None:
-        self.smi = SubnetManagement(self.port(place))
+    async def start_sm(
+        self, place: str, settings: SubnetSettings | None = None, patience: SmpSettings | None = None
+    ) -> None:
+        self.smi = SubnetManagement(self.port(place), patience or SmpSettings())
         self.sm = SubnetManager(self.port(place), self.smi, self.gsi[place], settings or SubnetSettings())
         self._running = self.group.create_task(self.sm.run())
         await self.sm.ready()
@@ -116,10 +118,12 @@ class Subnet:
 
 
 @asynccontextmanager
-async def managed(topology: Topology, place: str, settings: SubnetSettings | None = None) -> AsyncIterator[Subnet]:
+async def managed(
+    topology: Topology, place: str, settings: SubnetSettings | None = None, patience: SmpSettings | None = None
+) -> AsyncIterator[Subnet]:
     """A subnet after its first sweep, managed from the port ``place``."""
     async with asyncio.TaskGroup() as group:
         subnet = Subnet(topology, group)
-        await subnet.start_sm(place, settings)
+        await subnet.start_sm(place, settings, patience)
         yield subnet
         await subnet.stop_sm()

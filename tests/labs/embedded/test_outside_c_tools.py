@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.outside("gcc", "ibsrpdm", "srp_daemon", "saquery", "ibnetdiscover", "smpquery", "sminfo", "ibstat"),
     pytest.mark.realtime,
-    pytest.mark.xdist_group("embedded-c-tools"),
 ]
 
 HOST = "host1-a"

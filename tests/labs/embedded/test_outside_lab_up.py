@@ -13,7 +13,6 @@ from ibsim_fabric import wait_for as wait_until
 pytestmark = [
     pytest.mark.outside("gcc", "ibsrpdm", "sminfo"),
     pytest.mark.realtime,
-    pytest.mark.xdist_group("embedded-c-tools"),
 ]
 
 

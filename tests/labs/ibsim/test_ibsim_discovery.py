@@ -16,7 +16,6 @@ from ibsim_types import MakeFabric, MakeTargets
 pytestmark = [
     pytest.mark.outside("ibsim", "opensm", "gcc"),
     pytest.mark.realtime,
-    pytest.mark.xdist_group("ibsim-discovery"),
 ]
 
 TARGETS = ("t1", "t2", "t3", "t4", "t5")

@@ -18,7 +18,6 @@ from srpha.embedded.fabric.topology import load_topology
 pytestmark = [
     pytest.mark.outside("ibsim", "opensm", "ibsrpdm", "srp_daemon", "gcc"),
     pytest.mark.realtime,
-    pytest.mark.xdist_group("ibsim-equality"),
 ]
 
 SEEDS = (1, 2, 3)

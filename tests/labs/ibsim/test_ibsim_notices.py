@@ -15,7 +15,6 @@ from srpha.embedded.fabric.topology import default_node_guid
 pytestmark = [
     pytest.mark.outside("ibsim", "opensm", "gcc"),
     pytest.mark.realtime,
-    pytest.mark.xdist_group("ibsim-notices"),
 ]
 
 GUID = default_node_guid(3) + 1

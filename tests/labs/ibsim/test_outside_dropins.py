@@ -17,7 +17,6 @@ from ibsim_types import MakeFabric, MakeTargets
 pytestmark = [
     pytest.mark.outside("ibsim", "opensm", "ibsrpdm", "srp_daemon", "gcc"),
     pytest.mark.realtime,
-    pytest.mark.xdist_group("ibsim-dropins"),
 ]
 
 TOPOLOGY = """\

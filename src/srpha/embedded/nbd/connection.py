@@ -8,6 +8,8 @@ not read its replies. A length is judged before anything of that length is read.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -195,11 +197,7 @@ class NbdConnection:
 
     async def _shut_down(self) -> None:
         """Let I/O under way finish for a while; answer ESHUTDOWN to what has not (proto.md, "Terminating ...")."""
-        try:
-            async with asyncio.timeout(self._limits.grace):
-                await self._all_done()
-        except TimeoutError:
-            pass
+        await _within(self._limits.grace, self._all_done())
         for request in self._under_way.values():
             self._reply_failure(request, Failure(NbdError.ESHUTDOWN, "the server is shutting down"))
 
@@ -207,8 +205,21 @@ class NbdConnection:
         """Give the client a while to read the last replies; then close in any case."""
         self._flush()
         self._writer.close()
-        try:
-            async with asyncio.timeout(self._limits.linger):
-                await self._writer.wait_closed()
-        except (TimeoutError, OSError):
+        if not await _within(self._limits.linger, self._closed()):
             self._writer.transport.abort()
+
+    async def _closed(self) -> None:
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+
+async def _within(seconds: float, work: Coroutine[object, object, None]) -> bool:
+    """Whether ``work`` ended in time; it is cancelled otherwise.
+
+    Not ``asyncio.timeout``: before Python 3.11.3 that one does not work in a task that was cancelled, as a
+    connection is that ends with its server.
+    """
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    task.cancel()
+    return bool(done)
