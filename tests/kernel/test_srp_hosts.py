@@ -14,6 +14,8 @@ from srpha.kernel.sysfs import Sysfs
 from srpha.wire.identifiers import Gid
 from tests.kernel.srp_tree import DGID_1, DGID_2, GID_A, ID_EXT, SrpTree
 
+RUNNING = RemotePortState.RUNNING
+
 
 class Unreadable(Sysfs):
     """Refuses to read attributes by the ends of their paths, and to list directories."""
@@ -315,6 +317,28 @@ class TestReadingLess:
             tree.put(f"class/scsi_host/host{number}/req_lim", "5")
         assert [item.req_lim for item in lazy.read(30.0).connections].count(5) == 64
         assert [item.req_lim for item in lazy.read(30.1).connections].count(5) == 100
+
+    def test_hundreds_are_looked_at_by_turns_until_one_does_not_run(self, tree: SrpTree, lazy: SrpHosts) -> None:
+        for number in range(300):
+            tree.host(number)
+        for time in range(3):
+            lazy.read(float(time))
+        lazy.forget(None)
+        lazy.read(3.0)
+        lazy.read(4.0)  # 0 to 255, or those after: turns go on from where they were
+        tree.remote_port(7, state="blocked")
+        tree.remote_port(290, state="blocked")
+        states = [{item.host for item in lazy.read(5.0 + n).connections if item.state is not RUNNING} for n in range(2)]
+        assert states[1] == {7, 290}
+        assert states[0] in (set(), {7, 290}), "all of them or none"
+
+    def test_hundreds_are_read_in_full_less_often(self, tree: SrpTree, lazy: SrpHosts) -> None:
+        for number in range(256):
+            tree.host(number)
+        lazy.read(0.0)
+        tree.put("class/scsi_host/host0/req_lim", "5")
+        assert lazy.read(59.9).connections[0].req_lim == 61
+        assert lazy.read(60.0).connections[0].req_lim == 5
 
     def test_removal_shows_at_once(self, tree: SrpTree, lazy: SrpHosts) -> None:
         tree.host(1)

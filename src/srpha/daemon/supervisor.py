@@ -364,18 +364,24 @@ class Supervisor:
 
     def _decide(self) -> None:
         """Compare desired and actual, start the logins that are due."""
-        before = {pair.key: pair for pair in self._plan.pairs}
+        before = self._plan
         self._adopt()
+        if self._plan is not before:
+            self._tell_refused(before)
+        due = [pair for pair in self._plan.pairs if pair.status is PairStatus.DUE]
+        if self._settings.connect:
+            for pair in due:
+                self._log_in(pair)
+        if due:
+            self._plan = self._compare()
+
+    def _tell_refused(self, before: Plan) -> None:
+        refused = (PairStatus.DISALLOWED, PairStatus.OCCUPIED)
+        known = {pair.key: pair.status for pair in before.pairs}
         for pair in self._plan.pairs:
-            old = before.get(pair.key)
-            refused = (PairStatus.DISALLOWED, PairStatus.OCCUPIED)
-            if pair.status in refused and (old is None or old.status is not pair.status):
+            if pair.status in refused and known.get(pair.key) is not pair.status:
                 text = f"{pair.name} is not connected: {pair.reason}"
                 self._event(EventKind.TARGET_REFUSED, Severity.INFO, pair.name, text)
-            if pair.status is PairStatus.DUE and self._settings.connect:
-                self._log_in(pair)
-        if any(pair.status is PairStatus.DUE for pair in self._plan.pairs):
-            self._plan = self._compare()
 
     def _compare(self) -> Plan:
         """The plan for now; the one before while nothing has changed that it depends on."""
@@ -469,13 +475,9 @@ class Supervisor:
         """Close logins that ended, adopt what is as we would have made it; hosts that need no event of their own."""
         hosts = {item.host for item in fresh}
         self._ours &= hosts
-        logging_in = {
-            item.host
-            for pair in self._plan.pairs
-            if self._attempts.of(pair.key).under_way
-            for item in fresh
-            if pair.key.names(item)
-        }
+        under_way = self._attempts.under_way
+        keys = [pair.key for pair in self._plan.pairs if pair.key in under_way] if under_way else []
+        logging_in = {item.host for key in keys for item in fresh if key.names(item)}
         for outcome in outcomes:
             self._close(outcome, fresh)
         self._adopt()
@@ -487,8 +489,9 @@ class Supervisor:
         adopted = False
         for pair in self._plan.pairs:
             host = pair.host
-            alive = pair.status in (PairStatus.CONNECTED, PairStatus.RECOVERING)
-            if host is None or not alive or host in self._ours or self._attempts.of(pair.key).under_way:
+            if host is None or host in self._ours or pair.status not in (PairStatus.CONNECTED, PairStatus.RECOVERING):
+                continue
+            if self._attempts.of(pair.key).under_way:
                 continue
             adopted = True
             self._ours.add(host)

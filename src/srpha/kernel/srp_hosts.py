@@ -7,10 +7,11 @@ is remembered: it still blocks a login of the same identity. Reading blocks for 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from srpha.core.recovery.remote_port import InvalidTimersError, RemotePortState, RemotePortTimers
 from srpha.core.seams import Connection, DeviceInfo, DeviceState, InitiatorError
@@ -19,12 +20,18 @@ from srpha.kernel.timers_writer import REMOTE_PORTS, read_timers
 from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import Gid
 
+L = TypeVar("L")
+
 SCSI_HOSTS: Final = "class/scsi_host"
 SCSI_DEVICES: Final = "bus/scsi/devices"
 DRIVER: Final = "ib_srp"
 
 _AGED_AT_ONCE: Final = 64
 """Undisturbed hosts read in full in one reading, so that a thousand of them do not come due together."""
+_AGED_SOONER: Final = 128
+"""Undisturbed hosts that come due in the time set; when there are more it takes longer in proportion."""
+_LOOKED_AT: Final = 256
+"""Undisturbed hosts whose state is looked at in one reading, by turns, as long as nothing is amiss with any."""
 _REMOTE_PORT: Final = re.compile(r"port-(\d{1,9}):(\d{1,9})", re.ASCII)
 _HCTL: Final = re.compile(r"(\d{1,9}):\d{1,9}:\d{1,9}:\d{1,20}", re.ASCII)
 _DEV_T: Final = re.compile(r"\d{1,7}:\d{1,7}", re.ASCII)
@@ -67,7 +74,9 @@ class SrpHosts:
     """Reads the connections again and again, for one caller at a time.
 
     A connection that ran and still runs is read in full only every ``refresh`` seconds, and a few such at a time; in
-    between its state alone is looked at, because a thousand connections have tens of thousands of attributes.
+    between its state alone is looked at, because a thousand connections have tens of thousands of attributes. With
+    hundreds of connections they are looked at by turns: what breaks one breaks others, so that one that does not run
+    has all looked at.
     """
 
     def __init__(self, sysfs: Sysfs, refresh: float) -> None:
@@ -76,6 +85,11 @@ class SrpHosts:
         self._seen: dict[int, _Seen] = {}
         self._foreign: set[int] = set()
         self._doubtful: deque[int | None] = deque()
+        self._turn = 0
+        """The lowest host number whose turn it is to be looked at."""
+        self._before: tuple[frozenset[int], Mapping[int, str]] = frozenset(), {}
+        """The hosts and remote ports of the reading before."""
+        self._listed: dict[str, tuple[tuple[str, ...], object]] = {}
 
     def forget(self, host: int | None = None) -> None:
         """Read this host, or all, in full next time: something was done to it. May be called in any thread."""
@@ -83,25 +97,28 @@ class SrpHosts:
 
     def numbers(self) -> frozenset[int]:
         """Numbers of all scsi_hosts there are, whatever their driver. Raises :class:`InitiatorError`."""
-        return frozenset(number for number, _ in numbered(self._names(SCSI_HOSTS), "host"))
+        return self._parsed(SCSI_HOSTS, lambda names: frozenset(number for number, _ in numbered(names, "host")))
 
     def read(self, now: float) -> HostReading:
         """Read all connections; ``now`` in seconds. Raises :class:`InitiatorError` when sysfs cannot be listed."""
         if not self._sysfs.exists("class"):
             raise InitiatorError(f"{self._sysfs.root}: there is no sysfs here")
         hosts = self.numbers()
-        self._seen = {number: seen for number, seen in self._seen.items() if number in hosts}
-        self._foreign &= hosts
+        if hosts != self._before[0]:
+            self._seen = {number: seen for number, seen in self._seen.items() if number in hosts}
+            self._foreign &= hosts
         self._take_doubts()
         ports = self._remote_ports()
         disks: Mapping[int, tuple[str, ...]] | None = None
         troubles: list[str] = []
+        undisturbed = self._undisturbed(hosts, ports)
+        due = now - self._refresh * max(1.0, len(undisturbed) / _AGED_SOONER)
         aged = _AGED_AT_ONCE
         for number in sorted(hosts - self._foreign):
-            port = ports.get(number, "")
-            same = self._undisturbed(number, port)
-            if same and (now - self._seen[number].read_at < self._refresh or aged == 0):
+            same = number in undisturbed
+            if same and (self._seen[number].read_at > due or aged == 0):
                 continue
+            port = ports.get(number, "")
             if not same and not self._is_srp(number):
                 continue
             aged -= same
@@ -124,31 +141,40 @@ class SrpHosts:
         except OSError as error:
             raise InitiatorError(f"{directory} cannot be listed: {error.strerror or error}") from error
 
-    def _remote_ports(self) -> dict[int, str]:
+    def _parsed(self, directory: str, parse: Callable[[tuple[str, ...]], L]) -> L:
+        """What ``parse`` makes of a directory's names; the same as last time while those are."""
+        names = self._names(directory)
+        known = self._listed.get(directory)
+        if known is not None and known[0] == names:
+            return cast("L", known[1])
+        parsed = parse(names)
+        self._listed[directory] = names, parsed
+        return parsed
+
+    def _remote_ports(self) -> Mapping[int, str]:
         """The first remote port of each host; ib_srp makes one."""
-        found: dict[int, tuple[int, str]] = {}
-        for name in self._names(REMOTE_PORTS):
-            if match := _REMOTE_PORT.fullmatch(name):
-                host, number = int(match[1]), int(match[2])
-                found[host] = min(found.get(host, (number, name)), (number, name))
-        return {host: name for host, (_, name) in found.items()}
+        return self._parsed(REMOTE_PORTS, _remote_ports)
 
-    def _disks(self) -> dict[int, tuple[str, ...]]:
+    def _disks(self) -> Mapping[int, tuple[str, ...]]:
         """``H:C:T:L`` of all SCSI devices by host."""
-        found: dict[int, list[str]] = {}
-        for name in self._names(SCSI_DEVICES):
-            if match := _HCTL.fullmatch(name):
-                found.setdefault(int(match[1]), []).append(name)
-        return {host: tuple(sorted(names, key=_by_number)) for host, names in found.items()}
+        return self._parsed(SCSI_DEVICES, _disks)
 
-    def _undisturbed(self, number: int, port: str) -> bool:
-        """Whether the host ran, still runs, and nothing is known to have been done to it."""
-        seen = self._seen.get(number)
-        if seen is None or not seen.identified or seen.doubtful:
-            return False
-        known = seen.connection
-        if known.removing or known.state is not RemotePortState.RUNNING or not port or port != known.remote_port:
-            return False
+    def _undisturbed(self, hosts: frozenset[int], ports: Mapping[int, str]) -> frozenset[int]:
+        """Hosts that ran, and run as far as is looked, and to which nothing is known to have been done."""
+        calm = [number for number in sorted(self._seen) if _is_calm(self._seen[number], ports.get(number, ""))]
+        same_as_before = (hosts, ports) == self._before
+        self._before = hosts, ports
+        looked_at = calm
+        if len(calm) > _LOOKED_AT and len(calm) == len(self._seen) and same_as_before:
+            first = bisect_left(calm, self._turn) % len(calm)
+            looked_at = [*calm[first:], *calm[:first]][:_LOOKED_AT]
+            self._turn = looked_at[-1] + 1
+        amiss = {number for number in looked_at if not self._runs(ports[number])}
+        if amiss and len(looked_at) < len(calm):
+            amiss = {number for number in calm if not self._runs(ports[number])}
+        return frozenset(calm) - amiss
+
+    def _runs(self, port: str) -> bool:
         return self._sysfs.holds(f"{REMOTE_PORTS}/{port}/state", "running")
 
     def _is_srp(self, number: int) -> bool:
@@ -312,6 +338,31 @@ class SrpHosts:
             troubles.append(f"{hctl}: its state cannot be read")
             return DeviceState.OFFLINE
         return state
+
+
+def _remote_ports(names: tuple[str, ...]) -> dict[int, str]:
+    found: dict[int, tuple[int, str]] = {}
+    for name in names:
+        if match := _REMOTE_PORT.fullmatch(name):
+            host, number = int(match[1]), int(match[2])
+            found[host] = min(found.get(host, (number, name)), (number, name))
+    return {host: name for host, (_, name) in found.items()}
+
+
+def _disks(names: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
+    found: dict[int, list[str]] = {}
+    for name in names:
+        if match := _HCTL.fullmatch(name):
+            found.setdefault(int(match[1]), []).append(name)
+    return {host: tuple(sorted(hctls, key=_by_number)) for host, hctls in found.items()}
+
+
+def _is_calm(seen: _Seen, port: str) -> bool:
+    """Whether a host ran when it was last read, has its remote port still, and nothing was done to it since."""
+    known = seen.connection
+    if not seen.identified or seen.doubtful or known.removing or known.state is not RemotePortState.RUNNING:
+        return False
+    return bool(port) and port == known.remote_port
 
 
 def _by_number(hctl: str) -> tuple[int, ...]:

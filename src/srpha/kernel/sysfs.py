@@ -17,6 +17,8 @@ from srpha.wire.identifiers import Gid
 
 _PAGE: Final = 4096
 """No attribute is longer than a page."""
+_LARGE: Final = 64
+"""Entries of a directory that is worth remembering: it is most often the same again."""
 _GONE: Final = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0[xX])?[0-9a-fA-F]{1,16}", re.ASCII)
@@ -34,6 +36,8 @@ class Sysfs:
     def __init__(self, root: Path = Path("/sys")) -> None:
         self.root = root
         self._base = f"{root}/"  # thousands of attributes are read again and again: no Path objects for each
+        self._listings: dict[str, tuple[list[str], tuple[str, ...]]] = {}
+        """Of large directories what was found last, and the names made of it."""
 
     def names(self, directory: str) -> tuple[str, ...]:
         """Entries of a directory with names the kernel could have given, sorted; () when it does not exist.
@@ -44,7 +48,15 @@ class Sysfs:
             found = os.listdir(self._base + directory)
         except (FileNotFoundError, NotADirectoryError):
             return ()
-        return tuple(sorted(name for name in found if _NAME.fullmatch(name)))
+        known = self._listings.get(directory)
+        if known is not None and known[0] == found:
+            return known[1]
+        names = tuple(sorted(name for name in found if _NAME.fullmatch(name)))
+        if len(found) >= _LARGE:
+            self._listings[directory] = found, names
+        else:
+            self._listings.pop(directory, None)
+        return names
 
     def exists(self, path: str) -> bool:
         """Whether the directory or attribute is there."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from scripted_subnet import PREFIX
 from srpha.core.discovery.inventory import FORGET_AFTER, TRUSTED_SCANS, Inventory
@@ -157,3 +158,22 @@ def test_lid_lookup() -> None:
     inventory.apply(result(UNIT), 0)
     assert inventory.guid_at(50) == 5
     assert inventory.guid_at(51) is None
+
+
+def test_version_moves_only_with_what_is_decided_by() -> None:
+    inventory = Inventory(3, 60)
+    versions = [inventory.version]
+    reach = Reach("a/1", True, "", {5: (0xFFFF,)})
+    for time, news in [
+        (0, result(reach=(Reach("a/1", True),))),  # nobody is reached, which was unknown
+        (1, result(UNIT)),
+        (2, result(UNIT, reach=(reach,))),
+        (3, result(UNIT, reach=(reach,))),
+        (4, result(standing(UNIT, Standing.UNKNOWN), reach=(reach,))),
+        (5, result(standing(UNIT, Standing.SILENT), reach=(reach,))),
+        (6, result(UNIT, reach=(reach,), members=("b/1",))),
+    ]:
+        inventory.apply(news, time)
+        versions.append(inventory.version)
+    moved = [after != before for before, after in pairwise(versions)]
+    assert moved == [True, True, True, False, False, True, True]

@@ -55,6 +55,11 @@ class Attempts:
     def of(self, key: PairKey) -> Attempt:
         return self._known.get(key, _NONE)
 
+    @property
+    def under_way(self) -> frozenset[PairKey]:
+        """Pairs with a login under way."""
+        return frozenset(key for key, attempt in self._known.items() if attempt.under_way)
+
     def started(self, key: PairKey) -> None:
         """A login is under way."""
         self.version += 1

@@ -125,7 +125,8 @@ class Inventory:
         ``single``: it is of a check of one unit, other units are not spoken of. ``partial``: more will come, so that a
         path that is not there yet is not missing.
         """
-        self.version += 1
+        before = dict(self._targets)
+        reached = {name: dict(known) for name, known in self._reach.items()}
         for reach in result.reach:
             known = self._reach.get(reach.local_port)
             if single and known is not None:
@@ -145,6 +146,8 @@ class Inventory:
             for guid, status in self._targets.items():
                 if not single and status.trust and any(name in result.members for name in status.members):
                     self._targets[guid] = replace(status, trust=status.trust - 1)
+        if reached != self._reach or _matters(before, self._targets):
+            self.version += 1
         return changes
 
     def forget_port(self, local_port: str) -> None:
@@ -249,6 +252,16 @@ def unit_name(unit: IoUnit) -> str:
     """A unit in messages: its description, if it has one, and its port GUID."""
     guid = f"{unit.guid:016x}"
     return f"{unit.description} ({guid})" if unit.description else guid
+
+
+def _matters(before: Mapping[int, TargetStatus], after: Mapping[int, TargetStatus]) -> bool:
+    """Whether two states of the inventory differ in more than times and counts."""
+    if before.keys() != after.keys():
+        return True
+    return any(
+        old is not new and (old.unit != new.unit or old.members != new.members)
+        for old, new in zip(before.values(), (after[guid] for guid in before), strict=True)
+    )
 
 
 def _joined(old: Iterable[str], new: Iterable[str]) -> tuple[str, ...]:
