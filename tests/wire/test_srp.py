@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srpha.wire import srp
-from srpha.wire.errors import DecodeError, EncodeError
+from srpha.wire.errors import DecodeError
 
 INITIATOR = bytes.fromhex("ed2b400002c902000002c90300001111")
 TARGET = bytes.fromhex("200500a0b81146a10002c90200402bec")
@@ -126,21 +126,6 @@ def test_wrong_opcode_in_private_data() -> None:
             decode(b"")
     with pytest.raises(DecodeError):
         srp.decode_iu(b"\x55" + bytes(63))
-
-
-def test_port_ids() -> None:
-    ext, guid = 0x200500A0B81146A1, 0x0002C90200402BEC
-    assert srp.target_port_id(ext, guid) == TARGET
-    assert srp.target_port_id(ext, guid, srp.IO_CLASS_REV10) == TARGET[8:] + TARGET[:8]
-    assert srp.initiator_port_id(0xED2B400002C90200, 0x0002C90300001111) == INITIATOR
-    for io_class in (srp.IO_CLASS_REV10, srp.IO_CLASS_REV16A):
-        assert srp.split_port_id(srp.target_port_id(ext, guid, io_class), io_class) == (ext, guid)
-    with pytest.raises(EncodeError):
-        srp.target_port_id(ext, guid, 5)
-    with pytest.raises(EncodeError):
-        srp.target_port_id(1 << 64, guid)
-    with pytest.raises(DecodeError):
-        srp.split_port_id(bytes(15))
 
 
 def test_texts_and_deltas() -> None:

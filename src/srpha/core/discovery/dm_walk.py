@@ -35,7 +35,7 @@ from srpha.wire.dm import (
 from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import PKEY_MEMBERSHIP
 from srpha.wire.mad import MadStatus, ManagementClass, Method, describe_status
-from srpha.wire.srp import IO_CLASS_REV10, IO_CLASS_REV16A
+from srpha.wire.srp_ports import IO_CLASS_REV10, IO_CLASS_REV16A
 
 K = TypeVar("K")
 

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from srpha.wire.errors import DecodeError
 from srpha.wire.identifiers import Gid
-from srpha.wire.srp import IO_CLASS_REV10, IO_CLASS_REV16A, initiator_port_id, target_port_id
+from srpha.wire.srp_ports import IO_CLASS_REV10, IO_CLASS_REV16A, initiator_port_id, target_port_id
 
 LINE_MAX: Final = 4096
 """A sysfs store sees one page at most."""

@@ -13,7 +13,7 @@ from srpha.core.connections.pairs import PairKey
 from srpha.core.targets.add_target import InvalidLineError, TargetLine, address_gid, parse_target_line
 from srpha.core.targets.target_port import InitiatorExt, TargetPort
 from srpha.wire.identifiers import PKEY_DEFAULT_FULL, Gid
-from srpha.wire.srp import IO_CLASS_REV16A
+from srpha.wire.srp_ports import IO_CLASS_REV16A
 
 
 @dataclass(frozen=True, slots=True)

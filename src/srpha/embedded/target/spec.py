@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from srpha.wire import srp
+from srpha.wire import srp_ports
 from srpha.wire.scsi.alua import AccessState
 
 LUN_MAX: Final = 0x3FFF
@@ -65,7 +65,7 @@ class IocSpec:
     id_ext: int
     service_id: int
     id_string: str = "srpha embedded SRP target"
-    io_class: int = srp.IO_CLASS_REV16A
+    io_class: int = srp_ports.IO_CLASS_REV16A
     vendor_id: int = 0x001405
     device_id: int = 0
     services: tuple[tuple[str, int], ...] = ()
@@ -76,7 +76,7 @@ class IocSpec:
             value = getattr(self, name)
             if not 0 < value < 1 << 64:
                 raise SpecError(f"{name} of an IOC is {value:#x}; give 1 to 16 hex digits, not all zero")
-        if self.io_class not in (srp.IO_CLASS_REV16A, srp.IO_CLASS_REV10):
+        if self.io_class not in (srp_ports.IO_CLASS_REV16A, srp_ports.IO_CLASS_REV10):
             raise SpecError(f"io_class of IOC {self.guid:016x} is {self.io_class:#06x}; give 0x0100 or 0xff00")
         if len(self.id_string) > 64 or not _printable(self.id_string):
             raise SpecError(
@@ -93,7 +93,7 @@ class IocSpec:
     @property
     def target_port_id(self) -> bytes:
         """The 16-byte target port identifier that a login must name (SRP r16a 5.1.3)."""
-        return srp.target_port_id(self.id_ext, self.guid, self.io_class)
+        return srp_ports.target_port_id(self.id_ext, self.guid, self.io_class)
 
     @property
     def service_entries(self) -> tuple[tuple[str, int], ...]:
