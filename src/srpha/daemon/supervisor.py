@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 from srpha.core.connections.attempts import Attempts
 from srpha.core.connections.pairs import Pair, PairKey, PairStatus
 from srpha.core.connections.reconcile import Judgements, LocalPort, Plan, reconcile
 from srpha.core.discovery.dm_walk import Way
-from srpha.core.discovery.inventory import Inventory, TargetChange
+from srpha.core.discovery.inventory import Inventory
 from srpha.core.discovery.scan_result import ScanResult, Standing
 from srpha.core.events import Event, EventKind, EventSink, Severity
 from srpha.core.recovery.remote_port import RemotePortState
@@ -26,20 +25,14 @@ from srpha.daemon.drains import DrainReport, Drains
 from srpha.daemon.guard import Guard
 from srpha.daemon.host_reader import HostReader
 from srpha.daemon.port_agent import PortAgent, PortChange
+from srpha.daemon.scan_records import ScanRecords
 from srpha.daemon.scan_scheduler import ScanScheduler, Subject
 from srpha.daemon.scanner import Member
 from srpha.daemon.settings import Settings
-from srpha.daemon.snapshot import PortStatus, ScanTotals, Snapshot, SubnetScan
+from srpha.daemon.snapshot import PortStatus, Snapshot
 from srpha.daemon.upkeep import Upkeep
 from srpha.wire.notice import CapabilityTrap144, GidTrap, Trap
 
-_SEVERITY = {
-    EventKind.TARGET_FOUND: Severity.INFO,
-    EventKind.TARGET_CHANGED: Severity.NOTICE,
-    EventKind.TARGET_SILENT: Severity.WARNING,
-    EventKind.TARGET_LEFT: Severity.WARNING,
-    EventKind.TARGET_REFUSED: Severity.WARNING,
-}
 _READ_GAP = 0.02
 """Least seconds between two readings of the host, so that a burst of hints costs few."""
 
@@ -76,9 +69,7 @@ class Supervisor:
         self._ours: set[int] = set()
         self._outcomes: list[LoginOutcome] = []
         self._hinted: set[str] = set()
-        self._scans: dict[tuple[str, ...], SubnetScan] = {}
-        self._scanned: set[str] = set()
-        self._totals = ScanTotals()
+        self._records = ScanRecords(self._inventory, self._hasten_target, events)
         self._upkeep = Upkeep(initiator, events)
         self._stir = asyncio.Event()
         self._stale = asyncio.Event()
@@ -126,13 +117,13 @@ class Supervisor:
             others=self._plan.others,
             connections=self._reader.connections,
             maps=self._reader.maps,
-            scans=tuple(self._scans.values()),
-            totals=self._totals,
+            scans=self._records.scans,
+            totals=self._records.totals,
             troubles=tuple(text for text in (self._reader.connections_trouble, self._reader.maps_trouble) if text),
             settled=not busy
             and not self._outcomes
             and self._scheduler.idle
-            and usable <= self._scanned
+            and usable <= self._records.scanned
             and self._reader.connections is not None,
         )
 
@@ -153,7 +144,7 @@ class Supervisor:
         for name, agent in before.items():
             if self._agents.get(name) is not agent:
                 self._forget_port(agent)
-        self._scans = {members: scan for members, scan in self._scans.items() if set(members) & set(self._agents)}
+        self._records.keep(self._agents)
         self._other_ports.set()
         self._stale.set()
         self._stir.set()
@@ -204,68 +195,21 @@ class Supervisor:
 
     def scan_progress(self, result: ScanResult) -> None:
         """Part of a scan: targets that answered are connected while others are still silent."""
-        self._tell(self._inventory.apply(result, self._time(), partial=True))
+        self._records.progress(result, self._time())
         self._stir.set()
 
     def scan_finished(self, result: ScanResult) -> None:
         """A scan is over."""
-        now = self._time()
-        rest = replace(result, units=tuple(u for u in result.units if u.standing is Standing.GONE))
-        self._tell(self._inventory.apply(rest, now))
-        self._count(result, scans=1)
-        stats = result.statistics
-        self._scans = {members: scan for members, scan in self._scans.items() if not set(members) & set(result.members)}
-        self._scans[result.members] = SubnetScan(
-            now, result.asker, result.members, result.complete, result.reason, stats
-        )
-        self._scanned.update(result.members)
+        self._records.finished(result, self._time())
         self._attempts.keep({pair.key for pair in self._plan.pairs})
-        found = sum(1 for unit in result.units if unit.standing is Standing.FOUND)
-        fields: dict[str, str | int | float | bool] = {
-            "found": found,
-            "units": len(result.units),
-            "queries": stats.queries,
-            "timeouts": stats.timeouts,
-            "round_trips": stats.round_trips,
-            "duration": round(stats.duration, 6),
-        }
-        who = ", ".join(result.members)
-        if result.complete:
-            text = f"scan for {who}: {found} of {len(result.units)} targets answer"
-            self._event(EventKind.SCAN_FINISHED, Severity.INFO, result.asker, text, fields)
-        else:
-            text = f"scan for {who} is not complete: {result.reason}; what was known stays"
-            self._event(EventKind.SCAN_FAILED, Severity.WARNING, result.asker, text, fields)
         self._stale.set()
         self._stir.set()
 
     def check_finished(self, subject: Subject, result: ScanResult) -> None:
         """A check of one port is over."""
-        self._tell(self._inventory.apply(result, self._time(), single=True))
-        self._count(result, scans=0)
-        for unit in result.units:
-            if unit.standing is Standing.FOUND:
-                self._hasten_target(unit.guid)
+        self._records.checked(result, self._time())
         self._stale.set()
         self._stir.set()
-
-    def _count(self, result: ScanResult, *, scans: int) -> None:
-        totals, stats = self._totals, result.statistics
-        self._totals = ScanTotals(
-            scans=totals.scans + scans,
-            failed_scans=totals.failed_scans + (scans if not result.complete else 0),
-            probes=totals.probes + 1 - scans,
-            queries=totals.queries + stats.queries,
-            timeouts=totals.timeouts + stats.timeouts,
-        )
-
-    def _tell(self, changes: Sequence[TargetChange]) -> None:
-        for change in changes:
-            unit = change.unit
-            fields: dict[str, str | int | float | bool] = {"guid": f"{unit.guid:016x}", "lid": unit.lid}
-            self._event(change.kind, _SEVERITY[change.kind], f"{unit.guid:016x}", change.text, fields)
-            if change.kind is EventKind.TARGET_FOUND:
-                self._hasten_target(unit.guid)
 
     def _hasten_target(self, guid: int) -> None:
         self._attempts.hasten(lambda key: key.dgid.guid == guid)
@@ -299,7 +243,7 @@ class Supervisor:
                 await self._other_ports.wait()
 
     def _forget_port(self, agent: PortAgent) -> None:
-        self._scanned.discard(agent.name)
+        self._records.unsettle(agent.name)
         self._hinted.discard(agent.name)
         # a login that was under way is nobody's now
         self._attempts.forget(lambda key: key.local_port == agent.name)
@@ -341,7 +285,7 @@ class Supervisor:
         elif change.moved:
             self._event(EventKind.PORT_CHANGED, Severity.NOTICE, name, f"{name} changed: {change.text}")
         if change.went_up or change.moved:
-            self._scanned.discard(name)
+            self._records.unsettle(name)
             self._scheduler.want_scan([name])
         if not agent.link_trouble:
             self._attempts.hasten(lambda key: key.local_port == name)
