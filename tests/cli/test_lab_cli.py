@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from srpha.core.multipath.table import parse_status, parse_table
 from srpha.operate.client import ControlClient
 
 SRPHA = [sys.executable, "-c", "from srpha.cli.main import main; main()"]
@@ -57,11 +59,13 @@ class RunningLab:
         return dict(host)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    socket = tmp_path_factory.mktemp("lab") / "control.sock"
+@contextmanager
+def lab_of(socket: Path, *options: str) -> Iterator[RunningLab]:
     process = subprocess.Popen(
-        [*SRPHA, "lab", "up", "--socket", str(socket)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*SRPHA, "lab", "up", "--socket", str(socket), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     running = RunningLab(process, socket)
     try:
@@ -72,6 +76,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    with lab_of(tmp_path_factory.mktemp("lab") / "control.sock") as running:
+        yield running
 
 
 def test_questions_to_a_healthy_lab(lab: RunningLab) -> None:
@@ -88,6 +98,24 @@ def test_questions_to_a_healthy_lab(lab: RunningLab) -> None:
     shown = lab.srpha("paths").stdout
     assert "mlx5_0/1" in shown
     assert "mlx5_1/1" in shown
+
+
+def test_maps_are_shown_as_dmsetup_would(lab: RunningLab) -> None:
+    done = lab.srpha("lab", "dm")
+    assert (done.returncode, done.stderr) == (0, "")
+    head, *lines = done.stdout.splitlines()
+    assert head == "host host1:"
+    assert [line.partition(": ")[0] for line in lines] == ["mpatha", "mpatha", "mpathb", "mpathb", "mpathc", "mpathc"]
+    assert lines[0].startswith("mpatha: 0 131072 multipath 1 queue_if_no_path 1 alua 1 1 service-time 0 4 2 8:")
+    assert lines[1].startswith("mpatha: 0 131072 multipath 2 0 0 0 1 1 A 0 4 2 8:")
+    for table, status in zip(lines[::2], lines[1::2], strict=True):
+        (loaded,) = parse_table(table.partition(": ")[2]).groups
+        (current,) = parse_status(status.partition(": ")[2]).groups
+        assert [path.dev_t for path in loaded.paths] == [path.dev_t for path in current.paths]
+        assert all(path.usable for path in current.paths)
+    hosts = lab.ask("lab", "dm")["hosts"]
+    assert hosts["host1"]["mpatha"]["table"] == lines[0].partition(": ")[2]  # type: ignore[index]
+    assert list(hosts["host1"]) == ["mpatha", "mpathb", "mpathc"]  # type: ignore[index]
 
 
 def test_fault_is_seen_by_status_paths_and_events(lab: RunningLab) -> None:
@@ -141,12 +169,56 @@ def test_second_lab_on_the_same_socket_is_refused(lab: RunningLab) -> None:
     assert "something runs at" in line
 
 
-@pytest.mark.parametrize("command", ["status", "paths", "events", "discover"])
+@pytest.mark.parametrize("command", ["status", "paths", "events", "discover", "lab dm"])
 def test_nobody_answers(tmp_path: Path, command: str) -> None:
-    done = RunningLab(None, tmp_path / "none.sock").srpha(command)  # type: ignore[arg-type]
+    done = RunningLab(None, tmp_path / "none.sock").srpha(*command.split())  # type: ignore[arg-type]
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert "none.sock" in line
+
+
+CONFIG = """
+[connect]
+rules_file = "{rules}"
+openib_files = []
+initiator_ext = "dgid-swapped"
+
+[timers]
+reconnect_delay = 3
+fast_io_fail_tmo = 2
+dev_loss_tmo = 50
+"""
+
+
+def test_lab_with_a_configuration(tmp_path: Path) -> None:
+    rules = tmp_path / "srp_daemon.conf"
+    rules.write_text("d id_ext=0200535250000700\na\n")
+    config = tmp_path / "srpha.toml"
+    config.write_text(CONFIG.format(rules=rules))
+    with lab_of(tmp_path / "control.sock", "--no-load", "--config", str(config)) as running:
+        (host,) = running.ask("paths")["hosts"]  # type: ignore[misc]
+        running.srpha("lab", "down")
+        running.process.communicate(timeout=10)
+    denied = {pair["reason"] for pair in host["pairs"] if pair["id_ext"] == "0200535250000700"}
+    assert denied == {f"disallowed by {rules}:1"}
+    connected = [pair for pair in host["pairs"] if pair["status"] == "connected"]
+    assert len(connected) == 4
+    for pair in connected:
+        assert pair["timers"] == {"reconnect_delay": 3, "fast_io_fail_tmo": 2, "dev_loss_tmo": 50}
+        swapped = bytes.fromhex(pair["target_port"])[::-1].hex()
+        assert f"initiator_ext={swapped}" in pair["line"]
+
+
+def test_bad_configuration_is_one_line_per_problem_and_exit_2(tmp_path: Path) -> None:
+    config = tmp_path / "srpha.toml"
+    config.write_text('[timers]\nspeed = 1\n[connect]\ndefault = "perhaps"\n')
+    nothing = RunningLab(None, tmp_path / "none.sock")  # type: ignore[arg-type]
+    done = nothing.srpha("lab", "up", "--config", str(config))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == [f"{config}:2", f"{config}:4"]
+    assert not nothing.socket.exists()
+    missing = nothing.srpha("lab", "up", "--config", str(tmp_path / "none.toml"))
+    assert (missing.returncode, missing.stderr) == (2, f"{tmp_path}/none.toml: there is no such file\n")
 
 
 def test_lab_ends_when_told(lab: RunningLab) -> None:

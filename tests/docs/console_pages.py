@@ -28,7 +28,7 @@ from typing import Final
 _BLOCK: Final = re.compile(
     r"^(?:<!-- run: (?P<how>[^\n]+?) -->\n+)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
-_LOOKS: Final = ("srpha status", "srpha paths", "srpha events", "srpha discover")
+_LOOKS: Final = ("srpha status", "srpha paths", "srpha events", "srpha discover", "srpha lab dm")
 _PATIENCE: Final = 20.0
 _LIMIT: Final = 60.0
 _TOLD: Final = 3000

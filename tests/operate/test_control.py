@@ -1,14 +1,17 @@
-"""The control socket as others see it before the API is served on it."""
+"""The control socket as others see it before the API is served on it, and what a daemon does not offer."""
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
 import pytest
+from starlette.types import Message
 
 from srpha.operate.client import ControlError
-from srpha.operate.control import listening
+from srpha.operate.control import control_app, listening
+from srpha.operate.event_log import EventLog
 
 
 def test_a_socket_that_is_seen_takes_calls(tmp_path: Path) -> None:
@@ -33,3 +36,20 @@ def test_a_leftover_is_replaced(tmp_path: Path) -> None:
         dead.bind(str(path))
     with listening(path), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.connect(str(path))
+
+
+@pytest.mark.parametrize("resource", ["load", "dm", "faults"])
+async def test_a_daemon_on_a_real_host_has_nothing_of_a_lab(resource: str) -> None:
+    answers: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": f"/v1/{resource}", "query_string": b"", "headers": []}
+    await control_app({}, EventLog())(scope, receive, send)
+    start, body = answers
+    assert start["status"] == 404
+    assert "not a lab" in json.loads(body["body"])["error"]

@@ -77,6 +77,12 @@ def demo(
 @lab.command()
 def up(
     file: Annotated[Path | None, typer.Argument(help="World file (TOML) or topology; default: the demo's.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="Configuration file with the daemon's rules, times and remote-port timers."
+        ),
+    ] = None,
     recovery: Annotated[str, typer.Option(help="ofed or kernel.")] = "kernel",
     seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 1,
     load: Annotated[bool, typer.Option(help="Run verified I/O on every multipath device.")] = True,
@@ -92,7 +98,9 @@ def up(
     """
     from srpha.cli.lab import lab_up  # noqa: PLC0415
 
-    raise typer.Exit(lab_up(file=file, recovery=recovery, seed=seed, load=load, ibsim=ibsim, socket=socket))
+    raise typer.Exit(
+        lab_up(file=file, config=config, recovery=recovery, seed=seed, load=load, ibsim=ibsim, socket=socket)
+    )
 
 
 @lab.command()
@@ -118,6 +126,17 @@ def fault(
     from srpha.cli.lab import lab_fault  # noqa: PLC0415
 
     raise typer.Exit(lab_fault(words or [], as_json=json, socket=socket))
+
+
+@lab.command()
+def dm(json: JsonOption = False, socket: SocketOption = None) -> None:
+    """Show the running world's maps as dmsetup would.
+
+    For each map the line of 'dmsetup table', then that of 'dmsetup status'.
+    """
+    from srpha.cli.lab import lab_dm  # noqa: PLC0415
+
+    raise typer.Exit(lab_dm(as_json=json, socket=socket))
 
 
 @app.command()
@@ -257,13 +276,10 @@ def multipath(
 def events(
     since: Annotated[int, typer.Option(help="Only events after this number.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep showing new events.")] = False,
-    json: JsonOption = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     socket: SocketOption = None,
 ) -> None:
-    """What happened, oldest first.
-
-    With --json one object per line.
-    """
+    """What happened, oldest first."""
     from srpha.cli.show import show_events  # noqa: PLC0415
 
     raise typer.Exit(show_events(since=since, follow=follow, as_json=json, socket=socket))

@@ -52,6 +52,16 @@ class KeptLab:
             }
         return {"hosts": hosts}
 
+    def dm_document(self) -> Document:
+        hosts: dict[str, Json] = {}
+        for name, host in self._lab.hosts.items():
+            manager = host.below.path_manager
+            hosts[name] = {
+                info.name: {"table": manager.table_line(info.name), "status": manager.status_line(info.name)}
+                for info in manager.snapshot()
+            }
+        return {"hosts": hosts}
+
     def stop(self) -> None:
         self._stopped.set()
 

@@ -13,6 +13,7 @@ POST      /v1/resume          ``{"port": "mlx5_0/1"}`` uses it again
 POST      /v1/reload          reads a daemon's configuration again
 POST      /v1/shutdown        ``{"dry_run": true}`` removes a daemon's maps and connections unless one is in use
 GET       /v1/load            the verified load of a lab, by host and device
+GET       /v1/dm              dm-multipath's table and status line of every map of a lab, by host and map
 GET       /v1/faults          the faults that can be injected into a lab, and their arguments
 POST      /v1/faults          ``{"fault": "link-down host1-a/1"}`` injects one
 POST      /v1/stop            ends a lab
@@ -95,7 +96,7 @@ class ServiceControls(Protocol):
 
 
 class LabControls(Protocol):
-    """What a lab offers on top: faults, its load, its end."""
+    """What a lab offers on top: faults, its load, its maps as dm-multipath tells them, its end."""
 
     def fault_usage(self) -> Mapping[str, str]:
         """Kinds of faults and the words after each."""
@@ -106,6 +107,10 @@ class LabControls(Protocol):
         ...
 
     def load_document(self) -> Document: ...
+    def dm_document(self) -> Document:
+        """``{"hosts": {HOST: {MAP: {"table": LINE, "status": LINE}}}}``, maps by name."""
+        ...
+
     def stop(self) -> None: ...
 
 
@@ -162,6 +167,9 @@ def control_app(
     async def load(_request: Request) -> JSONResponse:
         return JSONResponse(_lab(lab).load_document())
 
+    async def dm(_request: Request) -> JSONResponse:
+        return JSONResponse(_lab(lab).dm_document())
+
     async def faults(_request: Request) -> JSONResponse:
         return JSONResponse({"faults": dict(_lab(lab).fault_usage())})
 
@@ -200,6 +208,7 @@ def control_app(
             Route("/v1/reload", reload, methods=["POST"]),
             Route("/v1/shutdown", shutdown, methods=["POST"]),
             Route("/v1/load", load),
+            Route("/v1/dm", dm),
             Route("/v1/faults", faults, methods=["GET"]),
             Route("/v1/faults", inject, methods=["POST"]),
             Route("/v1/stop", stop, methods=["POST"]),
@@ -346,5 +355,7 @@ def _service(service: ServiceControls | None) -> ServiceControls:
 
 def _lab(lab: LabControls | None) -> LabControls:
     if lab is None:
-        raise HTTPException(404, "this is a daemon on a real host, not a lab: it has no faults and no load")
+        raise HTTPException(
+            404, "this is a daemon on a real host, not a lab: it has no faults and no load; dmsetup shows its maps"
+        )
     return lab
