@@ -17,6 +17,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
@@ -44,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A run in the background of a shell ignores SIGINT and would hand that on to every program that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--seeds") < 1:
         raise pytest.UsageError("--seeds must be at least 1")
     # Test modules of different folders may share a name (import mode importlib); helper modules beside them are found
