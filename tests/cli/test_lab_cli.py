@@ -37,7 +37,7 @@ class RunningLab:
         assert isinstance(answer, dict)
         return answer
 
-    def until(self, condition: Callable[[], bool], limit: float = 15.0) -> None:
+    def until(self, condition: Callable[[], bool], limit: float = 60.0) -> None:
         deadline = time.monotonic() + limit
         while not condition():
             assert time.monotonic() < deadline, self.srpha("paths").stdout
