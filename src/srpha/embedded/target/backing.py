@@ -43,15 +43,14 @@ class Backing(Protocol):
         ...
 
 
-class MemoryBacking:
-    """Blocks in memory, zero at first. The operating system gives pages only once they are written."""
+class _MappedBacking:
+    """A memory mapping and the view through which it is read and written."""
 
-    __slots__ = ("_memory", "_view")
+    __slots__ = ("_map", "_view")
 
-    def __init__(self, size: int) -> None:
-        """Hold ``size`` bytes, at least 1."""
-        self._memory = mmap.mmap(-1, _checked(size))
-        self._view = memoryview(self._memory)
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self._map = mapped
+        self._view = memoryview(mapped)
 
     @property
     def size(self) -> int:
@@ -62,54 +61,52 @@ class MemoryBacking:
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._view[offset : offset + len(data)] = data
+
+    def close(self) -> None:
+        self._view.release()
+        self._map.close()
+
+    def _replace(self, mapped: mmap.mmap) -> None:
+        """Go on with another mapping; the one before is released."""
+        self.close()
+        self._map, self._view = mapped, memoryview(mapped)
+
+
+class MemoryBacking(_MappedBacking):
+    """Blocks in memory, zero at first. The operating system gives pages only once they are written."""
+
+    __slots__ = ()
+
+    def __init__(self, size: int) -> None:
+        """Hold ``size`` bytes, at least 1."""
+        super().__init__(mmap.mmap(-1, _checked(size)))
 
     def flush(self) -> None:
         """Nothing lies between the caller and this medium."""
 
     def resize(self, size: int) -> None:
-        grown = mmap.mmap(-1, _checked(size))
-        view = memoryview(grown)
-        kept = min(size, len(self._view))
-        view[:kept] = self._view[:kept]
-        self.close()
-        self._memory, self._view = grown, view
-
-    def close(self) -> None:
-        self._view.release()
-        self._memory.close()
+        resized = mmap.mmap(-1, _checked(size))
+        kept = min(size, self.size)
+        with memoryview(resized) as view:
+            view[:kept] = self._view[:kept]
+        self._replace(resized)
 
 
-class FileBacking:
+class FileBacking(_MappedBacking):
     """Blocks in a file of ``size`` bytes, made or grown as needed; a larger file is used in part."""
 
-    __slots__ = ("_map", "_path", "_view")
+    __slots__ = ("_path",)
 
     def __init__(self, path: Path, size: int) -> None:
         """Map ``path``; raises :class:`BackingError` when it cannot be opened, sized or mapped."""
         self._path = path
-        self._map, self._view = _map_file(path, _checked(size))
-
-    @property
-    def size(self) -> int:
-        return len(self._view)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return bytes(self._view[offset : offset + length])
-
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        self._view[offset : offset + len(data)] = data
+        super().__init__(_map_file(path, _checked(size)))
 
     def flush(self) -> None:
         """Nothing to do: a shared mapping is the page cache. Waiting for the disk would stall every other target."""
 
     def resize(self, size: int) -> None:
-        resized = _map_file(self._path, _checked(size))
-        self.close()
-        self._map, self._view = resized
-
-    def close(self) -> None:
-        self._view.release()
-        self._map.close()
+        self._replace(_map_file(self._path, _checked(size)))
 
 
 def _checked(size: int) -> int:
@@ -118,15 +115,14 @@ def _checked(size: int) -> int:
     return size
 
 
-def _map_file(path: Path, size: int) -> tuple[mmap.mmap, memoryview]:
+def _map_file(path: Path, size: int) -> mmap.mmap:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(descriptor).st_size < size:
                 os.ftruncate(descriptor, size)
-            mapped = mmap.mmap(descriptor, size)
+            return mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise BackingError(f"{path}: cannot back a logical unit of {size} bytes: {error.strerror or error}") from error
-    return mapped, memoryview(mapped)
